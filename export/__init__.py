@@ -1,0 +1,1 @@
+"""From a MuseTalk checkpoint to a Triton model repository."""

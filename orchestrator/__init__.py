@@ -1,0 +1,1 @@
+"""The service: replies, speech, avatars, inference, rendering, APIs."""

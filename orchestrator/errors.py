@@ -1,0 +1,163 @@
+"""The project's error tree: what went wrong, whether trying again helps, what to do.
+
+MuseTalkError
+├── UsageError            the caller asked for something that cannot be (HTTP 400)
+│   ├── MediaError        audio, picture or video that cannot be used (HTTP 422)
+│   ├── AvatarError       no usable face, or no such avatar (HTTP 422)
+│   └── NotFoundError     a name that is not there (HTTP 404)
+├── SetupError            something the machine lacks: a file, a package, a port, a key (HTTP 503)
+├── CheckpointError       weights that do not fit their config, naming file and key
+├── RepositoryError       a model repository that cannot be served
+├── InferenceError        Triton answered with an error
+│   ├── UnavailableError      nobody answers, or the server is shutting down (retryable)
+│   ├── QueueFullError        the server refuses more work now (retryable)
+│   ├── DeadlineError         no answer in time (retryable)
+│   ├── BadInputError         shapes, names or dtypes the model does not take
+│   └── ModelMissingError     the model is not loaded there
+├── ServerDiedError       the embedded tritonserver ended by itself (retryable)
+├── SpeechError           a TTS that did not speak (retryable)
+└── OverloadedError       admission control said no (retryable, HTTP 429)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MuseTalkError(Exception):
+    """Base of all errors raised on purpose by this project.
+
+    Args:
+        message: one line that says what happened, for the person who reads it.
+        remedy: what that person can do about it; empty when nothing helps.
+    """
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        """Keep message and remedy apart, so that each surface shows them its own way."""
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """Message and remedy on one line."""
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class UsageError(MuseTalkError):
+    """The caller asked for something that cannot be."""
+
+    code = "bad_request"
+    http_status = 400
+
+
+class MediaError(UsageError):
+    """Audio, picture or video that cannot be used."""
+
+    code = "bad_media"
+    http_status = 422
+
+
+class AvatarError(UsageError):
+    """A picture or video without a usable face."""
+
+    code = "bad_avatar"
+    http_status = 422
+
+
+class NotFoundError(UsageError):
+    """A name that is not there."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class SetupError(MuseTalkError):
+    """Something this machine lacks: a file, a package, a free port, a key."""
+
+    code = "setup"
+    http_status = 503
+
+
+class CheckpointError(MuseTalkError):
+    """Weights that do not fit their config; the message names file and key."""
+
+    code = "bad_checkpoint"
+
+
+class RepositoryError(MuseTalkError):
+    """A model repository that cannot be served."""
+
+    code = "bad_repository"
+
+
+class InferenceError(MuseTalkError):
+    """Triton answered with an error that no other class describes."""
+
+    code = "inference"
+    http_status = 502
+
+
+class UnavailableError(InferenceError):
+    """Nobody answers, or the server is shutting down."""
+
+    code = "triton_unavailable"
+    retryable = True
+    http_status = 503
+
+
+class QueueFullError(InferenceError):
+    """The server refuses more work now."""
+
+    code = "triton_queue_full"
+    retryable = True
+    http_status = 429
+
+
+class DeadlineError(InferenceError):
+    """No answer within the deadline of the call."""
+
+    code = "deadline"
+    retryable = True
+    http_status = 504
+
+
+class BadInputError(InferenceError):
+    """Shapes, names or dtypes that the model does not take."""
+
+    code = "bad_input"
+    http_status = 500
+
+
+class ModelMissingError(InferenceError):
+    """The model is not loaded on that server."""
+
+    code = "model_missing"
+    http_status = 503
+
+
+class ServerDiedError(MuseTalkError):
+    """The embedded tritonserver ended by itself."""
+
+    code = "triton_died"
+    retryable = True
+    http_status = 503
+
+
+class SpeechError(MuseTalkError):
+    """A text-to-speech engine that did not speak."""
+
+    code = "speech"
+    retryable = True
+    http_status = 502
+
+
+class OverloadedError(MuseTalkError):
+    """Admission control refused the work before it started."""
+
+    code = "overloaded"
+    retryable = True
+    http_status = 429

@@ -1,0 +1,76 @@
+"""The one settings object: read from the environment, validated at start, frozen after.
+
+Every field is the environment variable ``MUSETALK_<FIELD>`` in upper case, or a line of
+``.env`` in the working directory.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.errors import SetupError
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout (or installation) that holds ``model_repository/``."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set, with the defaults of ``make serve``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MUSETALK_", env_file=".env", frozen=True, extra="ignore"
+    )
+
+    # Where things are
+    repository: Path = ROOT / "model_repository" / "cpu"
+    cache_dir: Path = Path.home() / ".cache" / "musetalk-serving"
+
+    # Service
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+
+    # Triton: an address makes the embedded server unnecessary
+    triton: str | None = None
+    triton_start_timeout: Annotated[float, Field(gt=0)] = 300.0
+    inference_timeout: Annotated[float, Field(gt=0)] = 30.0
+
+    # Speech
+    tts: Literal["piper", "openai"] = "piper"
+    piper_voice: Path | None = None
+    tts_base_url: str | None = None
+    tts_api_key: SecretStr | None = None
+    tts_model: str = "tts-1"
+    tts_voice: str = "alloy"
+    tts_timeout: Annotated[float, Field(gt=0)] = 30.0
+    max_text_chars: Annotated[int, Field(gt=0)] = 5000
+    max_audio_seconds: Annotated[float, Field(gt=0)] = 600.0
+    max_audio_bytes: Annotated[int, Field(gt=0)] = 200 * 1024 * 1024
+
+    # Avatars
+    max_avatar_seconds: Annotated[float, Field(gt=0)] = 60.0
+    max_avatar_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_avatar_bytes: Annotated[int, Field(gt=0)] = 500 * 1024 * 1024
+
+    # Rendering
+    fps: Annotated[int, Field(ge=8, le=49)] = 25
+    batch: Annotated[int, Field(ge=1, le=64)] = 8
+
+
+@cache
+def settings() -> Settings:
+    """Read and validate the settings once.
+
+    Raises:
+        SetupError: a value is unusable; the message names the variable.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "MUSETALK_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SetupError(f"{name}: {first['msg']}", remedy="correct the environment") from error
