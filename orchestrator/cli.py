@@ -1,0 +1,178 @@
+"""The ``musetalk`` command: arguments in, exit status out; the work is done elsewhere.
+
+Exit status 0, 1 (failed, with one clear line), 2 (usage).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.errors import MuseTalkError
+
+app = typer.Typer(
+    name="musetalk",
+    help="Serve MuseTalk talking avatars.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+avatar_app = typer.Typer(help="Prepare and manage avatars.", no_args_is_help=True)
+app.add_typer(avatar_app, name="avatar")
+
+TritonOption = Annotated[
+    str | None,
+    typer.Option("--triton", metavar="HOST:PORT", help="Use this Triton, not the embedded one."),
+]
+RepositoryOption = Annotated[
+    Path | None,
+    typer.Option("--repository", help="Model repository of the embedded Triton."),
+]
+
+
+def _override(**values: object) -> None:
+    """Let the command line win over the environment, before the settings are read."""
+    for name, value in values.items():
+        if value is not None:
+            os.environ[f"MUSETALK_{name.upper()}"] = str(value)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    triton: TritonOption = None,
+    repository: RepositoryOption = None,
+) -> None:
+    """Run the service: Triton, HTTP API, web page."""
+    _override(host=host, port=port, triton=triton, repository=repository)
+    from orchestrator.serve import serve as run
+    from orchestrator.settings import settings
+
+    raise typer.Exit(run(settings()))
+
+
+@app.command()
+def speak(
+    text: Annotated[str | None, typer.Argument(help="What the avatar says.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Speech to use instead of a text.")] = None,
+    avatar: Annotated[
+        str | None, typer.Option(help="Name of an avatar, or a picture or video file.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="MP4 to write.")] = Path(
+        "out/speak.mp4"
+    ),
+    fps: Annotated[int | None, typer.Option(help="Frames a second, 8 to 49.")] = None,
+    consent: Annotated[
+        str | None, typer.Option(help="Who agreed to this use of their face; for a file.")
+    ] = None,
+    triton: TritonOption = None,
+    repository: RepositoryOption = None,
+) -> None:
+    """Render one video from a text or from recorded speech."""
+    if (text is None) == (audio is None):
+        raise typer.BadParameter("give either TEXT or --audio FILE")
+    _override(triton=triton, repository=repository, fps=fps)
+    from orchestrator.settings import settings
+    from orchestrator.speak import speak as run
+
+    run(settings(), text=text, audio=audio, avatar=avatar, output=output, consent=consent)
+
+
+@app.command()
+def triton(
+    repository: RepositoryOption = None,
+    grpc_port: Annotated[int, typer.Option(help="0 takes a free port.")] = 0,
+    http_port: Annotated[int, typer.Option(help="0 takes a free port.")] = 0,
+    metrics_port: Annotated[int, typer.Option(help="0 takes a free port.")] = 0,
+) -> None:
+    """Run only the embedded Triton, on loopback."""
+    _override(repository=repository)
+    from orchestrator.inference import run_triton
+    from orchestrator.settings import settings
+
+    raise typer.Exit(run_triton(settings().repository, grpc_port, http_port, metrics_port))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine; each line is OK or says what to do."""
+    from orchestrator.doctor import run
+    from orchestrator.settings import settings
+
+    raise typer.Exit(run(settings()))
+
+
+@avatar_app.command("add")
+def avatar_add(
+    source: Annotated[Path, typer.Argument(help="Picture or video of one person.")],
+    name: Annotated[str, typer.Option(help="Name to find it by.")],
+    consent: Annotated[
+        str, typer.Option(help="Who agreed to this use of their face, and how.")
+    ],
+    triton: TritonOption = None,
+    repository: RepositoryOption = None,
+) -> None:
+    """Prepare an avatar from a picture or a video."""
+    _override(triton=triton, repository=repository)
+    from orchestrator.settings import settings
+    from orchestrator.speak import avatar_add as run
+
+    run(settings(), source=source, name=name, consent=consent)
+
+
+@avatar_app.command("list")
+def avatar_list() -> None:
+    """List the prepared avatars."""
+    from orchestrator.settings import settings
+    from orchestrator.speak import avatar_list as run
+
+    run(settings())
+
+
+@avatar_app.command("show")
+def avatar_show(
+    name: str,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")],
+) -> None:
+    """Write a contact sheet of an avatar's boxes and masks."""
+    from orchestrator.settings import settings
+    from orchestrator.speak import avatar_show as run
+
+    run(settings(), name=name, output=output)
+
+
+@avatar_app.command("remove")
+def avatar_remove(name: str) -> None:
+    """Delete an avatar."""
+    from orchestrator.settings import settings
+    from orchestrator.speak import avatar_remove as run
+
+    run(settings(), name=name)
+
+
+def _add_export() -> None:
+    """Attach ``musetalk export``: its command line imports no torch until a command runs."""
+    module = importlib.import_module("export.cli")
+    app.add_typer(module.app, name="export", help="Checkpoint to Triton repository.")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    _add_export()
+    try:
+        app()
+    except MuseTalkError as error:
+        print(f"musetalk: {error}", file=sys.stderr)  # noqa: T201 -- the command's own output
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
