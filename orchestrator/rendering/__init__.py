@@ -1,0 +1,1 @@
+"""Turn speech and an avatar into video: schedule, composite, encode."""

@@ -1,0 +1,1 @@
+"""What the avatar says: text, cut into sentences."""
