@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     # Rendering
     fps: Annotated[int, Field(ge=8, le=49)] = 25
     batch: Annotated[int, Field(ge=1, le=64)] = 8
+    max_renders: Annotated[int, Field(ge=1, le=64)] = 2
 
 
 @cache
