@@ -11,13 +11,10 @@ import numpy.typing as npt
 U8 = npt.NDArray[np.uint8]
 
 COLOUR_TAGS: Final = (
-    "-colorspace", "smpte170m",
-    "-color_primaries", "bt709",
-    "-color_trc", "bt709",
-    "-color_range", "tv",
-    "-chroma_sample_location", "center",
-)  # fmt: skip
-"""ffmpeg options for what ``to_i420`` makes: BT.601 matrix, limited range, chroma in the middle."""
+    "setparams=colorspace=smpte170m:color_primaries=bt709:color_trc=bt709:range=tv"
+    ":chroma_location=center"
+)
+"""ffmpeg filter that says what ``to_i420`` makes: BT.601 matrix, limited range, chroma centred."""
 
 _LIMITED_CHROMA: Final = 224 / 255
 """Range of chroma in video, as a part of the full range that OpenCV's YCrCb uses."""

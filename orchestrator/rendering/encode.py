@@ -9,11 +9,12 @@ renamed into place at the very end.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
 from orchestrator.rendering.colour import COLOUR_TAGS, even, to_i420
 from orchestrator.rendering.provenance import Provenance
-from orchestrator.speech.ffmpeg import ffmpeg_path, run_ffmpeg
+from orchestrator.speech.ffmpeg import ffmpeg_path, file_url, last_words, run_ffmpeg
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
@@ -53,8 +54,30 @@ class VideoPreset:
 
 OFFLINE: Final = VideoPreset("offline", ("-preset", "veryfast", "-crf", "18"))
 LIVE: Final = VideoPreset(
-    "live", ("-preset", "superfast", "-tune", "zerolatency", "-crf", "23")
+    "live",
+    ("-preset", "ultrafast", "-tune", "zerolatency", "-crf", "23", "-x264-params", "no-deblock=0"),
 )
+"""x264's fastest, but with its deblocking filter: blocks would show on skin."""
+
+
+def video_arguments(
+    width: int, height: int, fps: int, preset: VideoPreset, threads: int = 2
+) -> list[str]:
+    """Ffmpeg arguments from I420 frames on standard input to H.264, without the output.
+
+    Args:
+        width: of the frames, even.
+        height: of the frames, even.
+        fps: frames a second; also half the distance of key frames.
+        preset: encoder settings.
+        threads: of the encoder.
+    """
+    return [
+        *("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}"),
+        *("-framerate", str(fps), "-i", "pipe:0"),
+        *("-c:v", "libx264", *preset.options, "-pix_fmt", "yuv420p"),
+        *("-threads", str(threads), "-g", str(2 * fps), "-vf", COLOUR_TAGS),
+    ]
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,6 @@ class Mp4Writer:
         self._errors: asyncio.Task[bytes] | None = None
         # One thread of its own: a slow encoder then holds up nobody else's work.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mp4")
-        self._writing: Future[None] | None = None
 
     async def __aenter__(self) -> Mp4Writer:
         """Start the encoder.
@@ -194,12 +216,8 @@ class Mp4Writer:
                 ffmpeg_path(),
                 *("-hide_banner", "-loglevel", "error", "-nostdin", "-y"),
                 *("-protocol_whitelist", "pipe,file"),
-                *("-f", "rawvideo", "-pixel_format", "yuv420p"),
-                *("-video_size", f"{self._size[0]}x{self._size[1]}"),
-                *("-framerate", str(self._fps), "-i", "pipe:0"),
-                *("-c:v", "libx264", *self._preset.options, "-pix_fmt", "yuv420p"),
-                *("-threads", "2", "-g", str(2 * self._fps), *COLOUR_TAGS),
-                *("-f", "mp4", str(folder / "video.mp4")),
+                *video_arguments(*self._size, self._fps, self._preset),
+                *("-f", "mp4", file_url(folder / "video.mp4")),
                 stdin=read_end,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -213,13 +231,12 @@ class Mp4Writer:
         assert self._process.stderr is not None
         self._errors = asyncio.create_task(_tail(self._process.stderr))
 
-    async def _in_thread(self, function: object, *arguments: object) -> None:
+    async def _in_thread(self, function: Callable[..., None], *arguments: object) -> None:
         """Run one blocking step in the writer's thread, and tell why it failed."""
-        self._writing = self._thread.submit(function, *arguments)  # type: ignore[arg-type]
+        loop = asyncio.get_running_loop()
+        writing = loop.run_in_executor(self._thread, functools.partial(function, *arguments))
         try:
-            await asyncio.wait_for(
-                asyncio.shield(asyncio.wrap_future(self._writing)), _WRITE_TIMEOUT
-            )
+            await asyncio.wait_for(asyncio.shield(writing), _WRITE_TIMEOUT)
         except (asyncio.TimeoutError, TimeoutError) as error:
             raise SetupError(
                 f"the video encoder took nothing for {_WRITE_TIMEOUT:.0f} s",
@@ -250,10 +267,10 @@ class Mp4Writer:
         try:
             await run_ffmpeg(
                 [
-                    *("-i", str(video)),
-                    *("-f", "s16le", "-ar", str(AUDIO_RATE), "-ac", "1", "-i", str(audio)),
+                    *("-i", file_url(video)),
+                    *("-f", "s16le", "-ar", str(AUDIO_RATE), "-ac", "1", "-i", file_url(audio)),
                     *("-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-b:a", "96k"),
-                    *("-movflags", "+faststart", *tags, "-f", "mp4", str(whole)),
+                    *("-movflags", "+faststart", *tags, "-f", "mp4", file_url(whole)),
                 ],
                 None,
                 timeout=_FINISH_TIMEOUT,
@@ -266,18 +283,17 @@ class Mp4Writer:
 
     async def _failure(self, error: OSError | None) -> MuseTalkError:
         """The reason why the encoder failed, as its last words give it."""
-        words = ""
-        if self._process is not None and self._errors is not None:
-            if not isinstance(error, BrokenPipeError) and self._process.returncode is None:
-                self._process.kill()
-            words = (await self._errors).decode(errors="replace").strip()
-        reason = words.splitlines()[-1] if words else ""
-        if not reason and error is not None:
+        assert self._process is not None and self._errors is not None
+        if not isinstance(error, BrokenPipeError) and self._process.returncode is None:
+            self._process.kill()
+        words = (await self._errors).decode(errors="replace").strip()
+        status = await self._process.wait()
+        reason = last_words(words) or f"ffmpeg ended with status {status}"
+        if error is not None and not isinstance(error, BrokenPipeError):
             reason = error.strerror or type(error).__name__
-        if not reason and self._process is not None:
-            reason = f"ffmpeg ended with status {self._process.returncode}"
         return SetupError(
-            f"the video could not be encoded: {reason}", remedy=_remedy(words, self._output)
+            f"the video could not be encoded: {reason}",
+            remedy=_remedy(f"{words} {reason}", self._output),
         )
 
     async def _abort(self) -> None:

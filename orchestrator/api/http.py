@@ -1,0 +1,292 @@
+"""The HTTP service: health, metrics, avatars, and ``POST /v1/speak``, which returns an MP4."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Final, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from orchestrator.api import problems
+from orchestrator.api.admission import Admission
+from orchestrator.api.middleware import Gate
+from orchestrator.api.page import CONTENT_SECURITY_POLICY, PAGE
+from orchestrator.errors import MuseTalkError, UnavailableError, UsageError
+from orchestrator.rendering.renderer import Order, Renderer
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.settings import Settings
+from orchestrator.telemetry import Telemetry
+
+LOG: Final = logging.getLogger("musetalk.api")
+
+T = TypeVar("T")
+
+_BODY_TIMEOUT: Final = 120.0
+_READY_TIMEOUT: Final = 2.0
+_JSON_BYTES: Final = 256 * 1024
+_FORM_OVERHEAD: Final = 64 * 1024
+_PIECE: Final = 256 * 1024
+
+
+@dataclass
+class Service:
+    """What the routes work with; ``renderer`` is None until Triton is ready.
+
+    Attributes:
+        settings: of the process.
+        telemetry: metrics.
+        admission: places for renders.
+        renderer: renders; set when Triton answers.
+    """
+
+    settings: Settings
+    telemetry: Telemetry
+    admission: Admission
+    renderer: Renderer | None = None
+
+    def require_renderer(self) -> Renderer:
+        """The renderer.
+
+        Raises:
+            UnavailableError: Triton is still starting.
+        """
+        if self.renderer is None:
+            raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
+        return self.renderer
+
+
+class SpeakBody(BaseModel):
+    """JSON body of ``POST /v1/speak``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Annotated[str, Field(min_length=1)]
+    avatar: str | None = None
+    fps: Annotated[int, Field(ge=8, le=49)] | None = None
+
+
+class SpeakForm(BaseModel):
+    """Fields of a multipart ``POST /v1/speak``, beside the file ``audio``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    avatar: str | None = None
+    fps: Annotated[int, Field(ge=8, le=49)] | None = None
+
+
+_SPEAK_DOC: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": SpeakBody.model_json_schema()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio"],
+                    "properties": {
+                        "audio": {"type": "string", "format": "binary"},
+                        **SpeakForm.model_json_schema()["properties"],
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application over a service.
+
+    Args:
+        service: what the routes work with; its ``renderer`` may be set later.
+    """
+    app = FastAPI(title="MuseTalk serving", docs_url=None, redoc_url=None)
+    app.add_middleware(Gate, telemetry=service.telemetry)
+    problems.install(app)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Triton answers and there is an avatar: work can be sent here."""
+        state = await _readiness(service)
+        return JSONResponse(state, 200 if state["ready"] else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        telemetry = service.telemetry
+        return Response(telemetry.render(), media_type=telemetry.content_type)
+
+    @app.get("/v1/avatars")
+    async def avatars() -> dict[str, list[str]]:
+        """Names of the avatars."""
+        return {"avatars": await asyncio.to_thread(service.require_renderer().avatar_names)}
+
+    @app.post(
+        "/v1/speak",
+        response_class=Response,
+        responses={200: {"content": {"video/mp4": {}}}},
+        openapi_extra=_SPEAK_DOC,
+    )
+    async def speak(request: Request) -> Response:
+        """Render a text, or recorded speech, and return the video."""
+        renderer = service.require_renderer()
+        try:
+            service.admission.check()
+            order = await _read_order(request, service.settings)
+            with service.admission.place():
+                return await _render(request, renderer, order)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except MuseTalkError as error:
+            if error.http_status == 429:
+                return problems.from_error(
+                    request, error, retry_after=service.admission.retry_after
+                )
+            raise
+
+    return app
+
+
+async def _readiness(service: Service) -> dict[str, object]:
+    triton, count = False, 0
+    if service.renderer is not None:
+        try:
+            triton = await asyncio.wait_for(service.renderer.inference.ready(), _READY_TIMEOUT)
+        except (MuseTalkError, asyncio.TimeoutError, TimeoutError):
+            triton = False
+        count = len(await asyncio.to_thread(service.renderer.avatar_names))
+    return {"ready": triton and count > 0, "triton": triton, "avatars": count}
+
+
+async def _read_order(request: Request, settings: Settings) -> Order:
+    """Parse the body, within limits of size and time.
+
+    Raises:
+        UsageError: fields that cannot be used.
+        HTTPException: 408 for a body that does not end, 413 for one that is too large, 415 for
+            one of another kind.
+    """
+    try:
+        return await asyncio.wait_for(_parse(request, settings), _BODY_TIMEOUT)
+    except (asyncio.TimeoutError, TimeoutError) as error:
+        raise HTTPException(408, "the request took too long to arrive") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise UsageError(f"{where}: {first['msg']}") from error
+
+
+async def _parse(request: Request, settings: Settings) -> Order:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        body = SpeakBody.model_validate_json(await _limited(request, _JSON_BYTES).body())
+        return Order(text=body.text, avatar=body.avatar, fps=body.fps)
+    if kind == "multipart/form-data":
+        limit = settings.max_audio_bytes + _FORM_OVERHEAD
+        async with _limited(request, limit).form(max_files=1, max_fields=8) as form:
+            fields = {key: value for key, value in form.items() if key != "audio"}
+            values = SpeakForm.model_validate(fields)
+            audio = form.get("audio")
+            if not isinstance(audio, UploadFile):
+                raise UsageError("the form has no file in its field audio")
+            return Order(audio=await audio.read(), avatar=values.avatar, fps=values.fps)
+    raise HTTPException(415, "send application/json or multipart/form-data")
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """The same request, whose body ends in an error past ``limit`` bytes."""
+    declared = request.headers.get("content-length", "0")
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise too_large
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def _render(request: Request, renderer: Renderer, order: Order) -> Response:
+    """Render into a file that has no name any more when it is sent."""
+    times = StageTimes()
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="musetalk-"))
+    try:
+        output = folder / "speech.mp4"
+        info = await _unless_gone(
+            request, lambda: renderer.speak(order, output, times=times, progress=None)
+        )
+        if info is None:
+            LOG.info("request %s: the client left", problems.request_id(request))
+            return Response(status_code=499)
+        file = await asyncio.to_thread(output.open, "rb")
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    LOG.info(
+        "request %s: %d frames in %.2f s, real-time factor %.2f",
+        problems.request_id(request),
+        info.frames,
+        times.wall,
+        times.real_time_factor,
+    )
+    headers = {
+        "Content-Length": str(info.size),
+        "Content-Disposition": 'inline; filename="speech.mp4"',
+        "Server-Timing": ", ".join(
+            f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in times.seconds.items()
+        ),
+        "X-Frames": str(info.frames),
+        "X-Real-Time-Factor": f"{times.real_time_factor:.3f}",
+    }
+    return StreamingResponse(_pieces(file), media_type="video/mp4", headers=headers)
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    try:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            yield piece
+    finally:
+        file.close()
+
+
+async def _unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T | None:
+    """Do the work, but cancel it when the client hangs up; None then."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.ensure_future(work())
+    watching = asyncio.create_task(gone())
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)

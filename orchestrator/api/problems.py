@@ -1,0 +1,96 @@
+"""Errors as ``application/problem+json`` (RFC 9457), each with a code and the request's id."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from orchestrator.errors import MuseTalkError
+
+LOG: Final = logging.getLogger("musetalk.api")
+
+RETRY_AFTER_SECONDS: Final = 5
+"""What a client is told to wait where nothing better is known."""
+
+
+def request_id(request: Request) -> str:
+    """The id that the middleware gave this request."""
+    return str(request.scope.get("musetalk.request_id", ""))
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    remedy: str = "",
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """A problem document.
+
+    Args:
+        request: the request that failed.
+        status: HTTP status.
+        code: short name of the kind of error, stable for programs.
+        detail: one line for people.
+        remedy: what the caller can do; left out when empty.
+        headers: extra headers.
+    """
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": request_id(request),
+    }
+    if remedy:
+        content["remedy"] = remedy
+    return JSONResponse(content, status, media_type="application/problem+json", headers=headers)
+
+
+def from_error(
+    request: Request, error: MuseTalkError, *, retry_after: int = RETRY_AFTER_SECONDS
+) -> JSONResponse:
+    """The problem document of one of the project's own errors."""
+    headers = {"Retry-After": str(retry_after)} if error.retryable else None
+    return problem(
+        request,
+        error.http_status,
+        error.code,
+        error.message,
+        remedy=error.remedy,
+        headers=headers,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem document."""
+
+    @app.exception_handler(MuseTalkError)
+    async def own(request: Request, error: MuseTalkError) -> JSONResponse:
+        if error.http_status >= 500:
+            LOG.error("request %s: %s: %s", request_id(request), error.code, error)
+        return from_error(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        code = HTTPStatus(error.status_code).name.lower()
+        headers = dict(error.headers) if error.headers else None
+        return problem(request, error.status_code, code, str(error.detail), headers=headers)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        LOG.error("request %s: unforeseen error", request_id(request), exc_info=error)
+        return problem(
+            request,
+            500,
+            "internal",
+            "an unforeseen error; the log has it under this request id",
+        )

@@ -1,0 +1,273 @@
+"""From speech and an avatar to frames: batches through Triton, several on their way, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.avatars.avatar import Avatar
+from orchestrator.errors import MuseTalkError
+from orchestrator.inference import Inference
+from orchestrator.rendering.composite import composite
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.speech.features import speech_features
+
+T = TypeVar("T")
+U8 = npt.NDArray[np.uint8]
+I16 = npt.NDArray[np.int16]
+F16 = npt.NDArray[np.float16]
+
+Alignment = Literal["centred", "upstream"]
+
+IN_FLIGHT: Final = 2
+"""Batches at Triton at a time: one computes while the next one travels."""
+
+AHEAD: Final = 2
+"""Finished batches that wait for the encoder; then the renderer waits for it."""
+
+FADE_FRAMES: Final = 3
+"""Idle frames after speech over which the last mouth gives way to the avatar's own."""
+
+_ATTEMPTS: Final = 3
+_RECOVERY_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How to render.
+
+    Attributes:
+        fps: frames a second of the video, 8 to 49.
+        batch: frames in one request to Triton.
+        alignment: which Whisper steps a frame reads, design.md section 6.
+        timeout: seconds that one request may take.
+    """
+
+    fps: int = 25
+    batch: int = 8
+    alignment: Alignment = "centred"
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive frames of a video.
+
+    Attributes:
+        frames: each U8[H,W,3] BGR.
+        last_face: U8[256,256,3] BGR, the mouth of the last frame.
+    """
+
+    frames: list[U8]
+    last_face: U8
+
+
+async def render_speech(
+    avatar: Avatar,
+    pcm: I16,
+    *,
+    inference: Inference,
+    options: RenderOptions,
+    times: StageTimes,
+    first_frame: int = 0,
+) -> AsyncIterator[Chunk]:
+    """Render one utterance.
+
+    Args:
+        avatar: who speaks.
+        pcm: I16[S] mono at 16 kHz.
+        inference: Triton.
+        options: frame rate, batch and so on.
+        times: gets the time of each stage added.
+        first_frame: index in the video of the utterance's first frame, so that the avatar's
+            motion continues from one utterance to the next.
+
+    Yields:
+        The frames in order, ``options.batch`` at a time; floor(S/16000*fps) in all.
+
+    Raises:
+        MediaError: the speech is shorter than one frame.
+        InferenceError: Triton failed, also after trying again where that helps.
+    """
+    with times.measure("features"):
+        audio = await _persist(
+            lambda: speech_features(inference, pcm, options.fps, options.alignment),
+            inference,
+            times,
+        )
+    starts = iter(range(0, len(audio), options.batch))
+    waiting: deque[tuple[list[int], asyncio.Task[U8]]] = deque()
+
+    def send_next() -> None:
+        start = next(starts, None)
+        if start is None:
+            return
+        part = audio[start : start + options.batch]
+        indices = [
+            source_index(avatar, first_frame + start + offset, options.fps)
+            for offset in range(len(part))
+        ]
+        request = _lipsync(inference, avatar.latents[indices], part, options.timeout, times)
+        waiting.append((indices, asyncio.create_task(request)))
+
+    try:
+        for _ in range(IN_FLIGHT):
+            send_next()
+        while waiting:
+            indices, task = waiting.popleft()
+            try:
+                with times.measure("lipsync"):
+                    faces = await task
+            finally:
+                task.cancel()
+            send_next()
+            with times.measure("composite"):
+                frames = await asyncio.to_thread(_composite_all, avatar, indices, faces)
+            times.generated += len(frames)
+            yield Chunk(frames, faces[-1])
+    finally:
+        tasks = [task for _, task in waiting]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def idle_frames(
+    avatar: Avatar,
+    count: int,
+    *,
+    options: RenderOptions,
+    times: StageTimes,
+    first_frame: int,
+    last_face: U8 | None = None,
+) -> AsyncIterator[list[U8]]:
+    """The avatar without the model, for pauses.
+
+    Args:
+        avatar: who is silent.
+        count: number of frames.
+        options: frame rate and batch.
+        times: gets the time added.
+        first_frame: index in the video of the first of them.
+        last_face: the mouth shown before; it fades over the first ``FADE_FRAMES`` frames.
+
+    Yields:
+        Up to ``options.batch`` frames at a time, each U8[H,W,3] BGR.
+    """
+    for start in range(0, count, options.batch):
+        offsets = range(start, min(start + options.batch, count))
+        indices = [source_index(avatar, first_frame + offset, options.fps) for offset in offsets]
+        strengths = [1 - (offset + 1) / (FADE_FRAMES + 1) for offset in offsets]
+        with times.measure("composite"):
+            frames = await asyncio.to_thread(_fade_all, avatar, indices, last_face, strengths)
+        times.idle += len(frames)
+        yield frames
+
+
+def source_index(avatar: Avatar, frame: int, fps: int) -> int:
+    """Which frame of the avatar the video shows at ``frame``: its motion keeps its own speed."""
+    return avatar.cycle_index(frame * avatar.fps // fps)
+
+
+async def prefetch(source: AsyncIterator[T], depth: int = AHEAD) -> AsyncIterator[T]:
+    """Let a stage work ahead of the next one, by at most ``depth`` items.
+
+    Args:
+        source: an async generator; it is closed when this one ends, however that is.
+        depth: items that may wait.
+
+    Yields:
+        The items of ``source``, in order; its error, after the items before it.
+    """
+    queue: asyncio.Queue[tuple[T] | BaseException | None] = asyncio.Queue(depth)
+
+    async def pump() -> None:
+        try:
+            async for item in source:
+                await queue.put((item,))
+            await queue.put(None)
+        except Exception as error:  # noqa: BLE001 -- raised again on the other side
+            await queue.put(error)
+
+    task = asyncio.create_task(pump())
+    try:
+        while (item := await queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _lipsync(
+    inference: Inference, latents: F16, audio: F16, timeout: float, times: StageTimes
+) -> U8:
+    return await _persist(
+        lambda: inference.lipsync(latents, audio, timeout=timeout), inference, times
+    )
+
+
+async def _persist(call: Callable[[], Awaitable[T]], inference: Inference, times: StageTimes) -> T:
+    """Call, and call again while trying again helps: the server may be restarting.
+
+    Raises:
+        MuseTalkError: the last error, when it is not retryable, after ``_ATTEMPTS`` calls, or
+            when the server is not back after ``_RECOVERY_SECONDS``.
+    """
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            return await call()
+        except MuseTalkError as error:
+            if not error.retryable:
+                raise
+            if not await _ready_again(inference):
+                raise
+            times.retries += 1
+            await asyncio.sleep(random.uniform(0, 0.2 * 2**attempt))
+    return await call()
+
+
+async def _ready_again(inference: Inference) -> bool:
+    """Wait for a server that is ready, for a bounded time."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _RECOVERY_SECONDS
+    while loop.time() < end:
+        try:
+            if await asyncio.wait_for(inference.ready(), 5):
+                return True
+        except (MuseTalkError, asyncio.TimeoutError, TimeoutError):
+            pass
+        await asyncio.sleep(_POLL_SECONDS)
+    return False
+
+
+def _composite_all(avatar: Avatar, indices: Sequence[int], faces: U8) -> list[U8]:
+    return [
+        composite(avatar.frame(index), face, avatar.boxes[index], avatar.masks[index])
+        for index, face in zip(indices, faces, strict=True)
+    ]
+
+
+def _fade_all(
+    avatar: Avatar, indices: Sequence[int], face: U8 | None, strengths: Sequence[float]
+) -> list[U8]:
+    return [
+        composite(
+            avatar.frame(index), face, avatar.boxes[index], avatar.masks[index], strength=strength
+        )
+        if face is not None and strength > 0
+        else avatar.frame(index)
+        for index, strength in zip(indices, strengths, strict=True)
+    ]

@@ -1,0 +1,167 @@
+"""Utterances and an avatar to one MP4 file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.avatars.avatar import Avatar
+from orchestrator.errors import MediaError
+from orchestrator.inference import Inference
+from orchestrator.rendering.encode import AUDIO_RATE, OFFLINE, Mp4Info, Mp4Writer, VideoPreset
+from orchestrator.rendering.provenance import Provenance
+from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, render_speech
+from orchestrator.rendering.script import Utterance
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.speech.windows import frame_count
+
+U8 = npt.NDArray[np.uint8]
+I16 = npt.NDArray[np.int16]
+
+Progress = Callable[[float, int], None]
+"""Called with the part that is done, 0 to 1, and the number of frames so far."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What the encoder gets next: frames, and the sound that starts with them.
+
+    Attributes:
+        frames: each U8[H,W,3] BGR.
+        sound: I16[S] mono at ``AUDIO_RATE``; empty but at the start of an utterance or pause.
+        share: part of the whole video that these frames are.
+    """
+
+    frames: list[U8]
+    sound: I16
+    share: float
+
+
+async def speak_to_file(
+    avatar: Avatar,
+    utterances: AsyncIterator[Utterance],
+    output: Path,
+    *,
+    inference: Inference,
+    options: RenderOptions,
+    provenance: Provenance,
+    times: StageTimes,
+    progress: Progress | None = None,
+    preset: VideoPreset = OFFLINE,
+) -> Mp4Info:
+    """Render utterances one after the other into a file.
+
+    Speech synthesis, rendering and encoding overlap, each at most a few items ahead of the next.
+    Cancelling stops all of them and leaves no file.
+
+    Args:
+        avatar: who speaks.
+        utterances: what is said; closed in any case.
+        output: the MP4 to write.
+        inference: Triton.
+        options: frame rate, batch and so on.
+        provenance: for the file's metadata.
+        times: gets the time of each stage.
+        progress: told after each batch.
+        preset: settings of the H.264 encoder.
+
+    Returns:
+        Frames, length and size of the file.
+
+    Raises:
+        MuseTalkError: any stage failed; no file is left then.
+    """
+    start = time.perf_counter()
+    pieces = prefetch(_pieces(avatar, utterances, inference, options, times))
+    done = 0.0
+    async with (
+        aclosing(pieces),
+        Mp4Writer(
+            output,
+            width=avatar.width,
+            height=avatar.height,
+            fps=options.fps,
+            provenance=provenance,
+            preset=preset,
+        ) as writer,
+    ):
+        async for piece in pieces:
+            with times.measure("encode"):
+                await writer.write_audio(piece.sound)
+                await writer.write(piece.frames)
+            done += piece.share
+            if progress is not None:
+                progress(min(done, 1.0), times.frames)
+        if not times.frames:
+            raise MediaError("the speech is shorter than one frame of video")
+        with times.measure("finish"):
+            info = await writer.finish()
+    times.wall += time.perf_counter() - start
+    times.media += info.seconds
+    return info
+
+
+async def _pieces(
+    avatar: Avatar,
+    utterances: AsyncIterator[Utterance],
+    inference: Inference,
+    options: RenderOptions,
+    times: StageTimes,
+) -> AsyncIterator[Piece]:
+    """Frames and sound of all utterances, on one grid of frames.
+
+    Each utterance starts on a frame. The frames of the grid that its speech does not fill to the
+    end, and those of its pause, show the avatar idle, over silence.
+    """
+    position = 0
+    ahead = prefetch(utterances, 1)
+    async with aclosing(ahead):
+        async for utterance in ahead:
+            spoken = frame_count(len(utterance.pcm), options.fps)
+            pause = utterance.pause_frames(options.fps)
+            share = utterance.share / max(1, spoken + pause)
+            sound = _fill(utterance.sound, position, position + spoken + pause, options.fps)
+            last_face: U8 | None = None
+            if spoken:
+                speech = render_speech(
+                    avatar,
+                    utterance.pcm,
+                    inference=inference,
+                    options=options,
+                    times=times,
+                    first_frame=position,
+                )
+                async with aclosing(speech):
+                    async for chunk in speech:
+                        yield Piece(chunk.frames, sound, share * len(chunk.frames))
+                        sound = sound[:0]
+                        last_face = chunk.last_face
+            position += spoken
+            async for frames in idle_frames(
+                avatar,
+                pause,
+                options=options,
+                times=times,
+                first_frame=position,
+                last_face=last_face,
+            ):
+                yield Piece(frames, sound, share * len(frames))
+                sound = sound[:0]
+            position += pause
+
+
+def _fill(sound: I16, first: int, end: int, fps: int) -> I16:
+    """Bring sound to exactly the length of the frames from ``first`` to before ``end``.
+
+    The grid in samples is rounded from the start of the video, so that no error adds up.
+    """
+    length = round(end * AUDIO_RATE / fps) - round(first * AUDIO_RATE / fps)
+    if len(sound) >= length:
+        return sound[:length]
+    return np.concatenate([sound, np.zeros(length - len(sound), np.int16)])

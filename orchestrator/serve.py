@@ -1,0 +1,156 @@
+"""Body of ``musetalk serve``: the HTTP service and Triton under one signal handler."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+
+from orchestrator.api.admission import Admission
+from orchestrator.api.http import Service, create_app
+from orchestrator.errors import SetupError, UsageError
+from orchestrator.rendering.renderer import open_renderer
+from orchestrator.settings import Settings
+from orchestrator.telemetry import Telemetry
+
+LOG: Final = logging.getLogger("musetalk.serve")
+
+_DRAIN_SECONDS: Final = 10
+_CONNECTIONS: Final = 128
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or Ctrl-C.
+
+    The port is open, and ``/healthz`` answers, while Triton still starts; ``/readyz`` says when
+    work can come. At the end running requests get ten seconds, then Triton is stopped.
+
+    Args:
+        settings: of the process.
+
+    Returns:
+        0 after a signal.
+
+    Raises:
+        UsageError: the host is not loopback.
+        SetupError: the port is taken.
+        MuseTalkError: Triton could not be started; the message says why.
+    """
+    check_loopback(settings.host)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(_serve(settings))
+    return 0
+
+
+def check_loopback(host: str) -> None:
+    """Refuse to be reachable from elsewhere: there are no API keys yet.
+
+    Raises:
+        UsageError: ``host`` is not a loopback address.
+    """
+    if host == "localhost":
+        return
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    raise UsageError(
+        f"{host} is reachable from other machines, and the service has no API keys yet",
+        remedy="use --host 127.0.0.1",
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves the signals to ``_serve``, which stops more than the web server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle no signals."""
+        yield
+
+
+async def _serve(settings: Settings) -> None:
+    telemetry = Telemetry()
+    service = Service(settings, telemetry, Admission(settings.max_renders, telemetry))
+    config = uvicorn.Config(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    server = _Server(config)
+    listener = _listen(settings.host, settings.port)
+    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    LOG.info("listening on %s; Triton is starting", address)
+    drained = asyncio.Event()
+    web = asyncio.create_task(server.serve(sockets=[listener]))
+    work = asyncio.create_task(_hold_renderer(service, address, drained))
+    with _signals(server) as signalled:
+        stopping = asyncio.create_task(signalled.wait())
+        try:
+            await asyncio.wait({web, work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            LOG.info("stopping")
+            stopping.cancel()
+            server.should_exit = True
+            await asyncio.gather(web, stopping, return_exceptions=True)
+            if service.renderer is None:
+                work.cancel()
+            drained.set()
+            (outcome,) = await asyncio.gather(work, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        raise outcome
+
+
+async def _hold_renderer(service: Service, address: str, drained: asyncio.Event) -> None:
+    """Keep Triton running for the service until its last request is answered."""
+    async with open_renderer(service.settings, service.telemetry) as renderer:
+        service.renderer = renderer
+        LOG.info("ready: open %s in a browser", address)
+        await drained.wait()
+
+
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server) -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and Ctrl-C set; the second signal ends running requests at once."""
+    event = asyncio.Event()
+
+    def stop() -> None:
+        server.force_exit = event.is_set()
+        event.set()
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield event
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the port.
+
+    Raises:
+        SetupError: it is taken or may not be opened.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise SetupError(
+            f"port {port} of {host} cannot be opened: {error.strerror}",
+            remedy="choose another one with --port",
+        ) from error
