@@ -104,6 +104,7 @@ def export(module: nn.Module, model: Model, folder: Path) -> Exported:
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         if value.shape is None or isinstance(value.shape[0], int):
             raise RuntimeError(f"{model.name}: the batch of {value.name} became a constant")
+    parameters = sum(value.const_value.size for value in graph.graph.initializers.values())
     store_halves(graph)
     for node in graph.graph.all_nodes():
         node.metadata_props.clear()  # stack traces of this machine, larger than a small network
@@ -111,4 +112,4 @@ def export(module: nn.Module, model: Model, folder: Path) -> Exported:
     large = stored > _INLINE_LIMIT
     ir.save(graph, folder / "model.onnx", external_data=EXTERNAL_DATA if large else None)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return Exported(sum(p.numel() for p in module.parameters()), size)
+    return Exported(parameters, size)

@@ -1,0 +1,161 @@
+"""Checkpoint to repository: every model built beside the target, published by one rename."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from export.checkpoint import Checkpoint
+from export.manifest import Manifest, ModelEntry, sha256, versions, weights_id
+from export.model_config import MODELS, Model, cpu_config, lipsync_config, to_text
+from export.modules import (
+    FaceParsingModule,
+    UnetModule,
+    VaeDecoderModule,
+    VaeEncoderModule,
+    WhisperModule,
+)
+from export.onnx_export import EXTERNAL_DATA, example_inputs, export
+from orchestrator.errors import RepositoryError, SetupError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+DECODERS = ("full", "fast")
+Progress = Callable[[str], None]
+
+
+def modules(
+    checkpoint: Checkpoint, decoder: str
+) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
+    """The models this checkpoint has weights for, each built only when it is asked for."""
+    if checkpoint.whisper is not None:
+        yield "whisper_encoder", lambda: WhisperModule(checkpoint.whisper_encoder())
+    # The encoder is always the checkpoint's own: the UNet was trained on its latents.
+    yield "vae_encoder", lambda: VaeEncoderModule(checkpoint.autoencoder())
+    yield "unet", lambda: UnetModule(checkpoint.unet())
+    fast = decoder == "fast"
+    yield "vae_decoder", lambda: VaeDecoderModule(checkpoint.autoencoder(fast=fast))
+    if checkpoint.parsing is not None:
+        yield "face_parsing", lambda: FaceParsingModule(checkpoint.face_parsing())
+
+
+def gflop(module: nn.Module, model: Model) -> float:
+    """Operations of one frame, a multiply and an add counted as two, in 10^9."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*example_inputs(model, batch=1))
+    return round(counter.get_total_flops() / 1e9, 3)
+
+
+def _write_model(
+    folder: Path, name: str, make: Callable[[], nn.Module], precision: str
+) -> ModelEntry:
+    model = MODELS[name]
+    version = folder / name / "1"
+    version.mkdir(parents=True)
+    module = make()
+    operations = gflop(module, model)
+    exported = export(module, model, version)
+    (folder / name / "config.pbtxt").write_text(to_text(cpu_config(model, precision)))
+    digest = sha256(version / "model.onnx")
+    if (version / EXTERNAL_DATA).exists():
+        digest += "+" + sha256(version / EXTERNAL_DATA)
+    return ModelEntry(sha256=digest, parameters=exported.parameters, gflop=operations)
+
+
+def _publish(work: Path, repository: Path) -> None:
+    """Put the finished folder in place of an older repository, if there is one."""
+    work.chmod(0o755)
+    if not repository.exists():
+        work.rename(repository)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{repository.name}.old.", dir=repository.parent))
+    repository.rename(old / repository.name)
+    work.rename(repository)
+    shutil.rmtree(old)
+
+
+def build(
+    checkpoint: Path,
+    repository: Path,
+    target: str = "cpu",
+    precision: str = "auto",
+    decoder: str = "full",
+    progress: Progress = lambda _: None,
+) -> Manifest:
+    """Build a model repository; a failed build leaves the old one, or nothing, in its place.
+
+    Args:
+        checkpoint: a folder in MuseTalk's layout.
+        repository: folder to write; an older repository there is replaced, anything else is
+            left alone.
+        target: ``cpu``.
+        precision: ``auto``, ``fp32`` or ``bf16``, written into each model's config.
+        decoder: ``full`` (the checkpoint's VAE) or ``fast`` (its ``taesd/``).
+        progress: told each step, in words.
+
+    Raises:
+        CheckpointError: weights that do not fit, with file and key.
+        RepositoryError: the folder is something else than a repository.
+        SetupError: no space left, or a target that this version does not build.
+    """
+    if target != "cpu":
+        raise SetupError(
+            f"target {target} is not available yet in this version", remedy="use --target cpu"
+        )
+    source = Checkpoint.open(checkpoint)
+    if repository.exists() and not (
+        (repository / "manifest.json").exists() or not any(repository.iterdir())
+    ):
+        raise RepositoryError(
+            f"{repository} exists and is no model repository", remedy="name another folder"
+        )
+    available = list(modules(source, decoder))
+    missing = [name for name in MODELS if name not in dict(available)]
+    for name in missing:
+        progress(f"{name}: left out, the checkpoint has no weights for it")
+    files = source.sources(fast=decoder == "fast")
+    hashes = {str(path.relative_to(source.root)): sha256(path) for path in files}
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{repository.name}.", dir=repository.parent))
+    try:
+        entries = {}
+        for name, make in available:
+            progress(f"{name}: exporting")
+            entries[name] = _write_model(work, name, make, precision)
+            gc.collect()  # the full UNet is gone before the decoder comes
+        # Triton wants a version folder for an ensemble too; git keeps no empty one.
+        ensemble = work / "lipsync" / "1"
+        ensemble.mkdir(parents=True)
+        (ensemble / ".gitkeep").touch()
+        (work / "lipsync" / "config.pbtxt").write_text(to_text(lipsync_config()))
+        manifest = Manifest(
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            target=target,
+            precision=precision,
+            decoder=decoder,
+            sources=hashes,
+            missing=missing,
+            versions=versions(),
+            weights_id=weights_id(hashes, decoder),
+            models=entries,
+        )
+        manifest.write(work)
+        _publish(work, repository)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise SetupError(
+                f"no space left on the disk of {repository.parent}", remedy="free some"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return manifest

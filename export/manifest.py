@@ -1,0 +1,105 @@
+"""``manifest.json`` of a repository: what it was built from, how, and with which versions."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import RepositoryError
+
+FORMAT = 1
+_PACKAGES = ("torch", "onnx", "onnxscript", "diffusers", "transformers", "openvino")
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that take part in a build."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of the repository.
+
+    Attributes:
+        sha256: of ``model.onnx``, with its external data where it has some.
+        parameters: weights of the network.
+        gflop: of one frame (for ``whisper_encoder``: of one 30 s segment).
+    """
+
+    sha256: str
+    parameters: int
+    gflop: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Attributes:
+        created: ISO 8601, UTC.
+        target: ``cpu``.
+        precision: as asked for; ``auto`` is resolved where the model is loaded.
+        decoder: ``full`` or ``fast``.
+        sources: hashes of the files the build read, by path inside the checkpoint.
+        missing: optional models that the checkpoint has no weights for.
+        versions: of the packages used.
+        models: by name.
+        weights_id: short hash of sources and decoder; the key of everything cached that was
+            computed with these weights.
+    """
+
+    created: str
+    target: str
+    precision: str
+    decoder: str
+    sources: dict[str, str]
+    missing: list[str]
+    versions: dict[str, str]
+    weights_id: str
+    models: dict[str, ModelEntry] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def write(self, repository: Path) -> None:
+        """Write ``manifest.json`` into a repository."""
+        (repository / "manifest.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @staticmethod
+    def read(repository: Path) -> Manifest:
+        """Read it back.
+
+        Raises:
+            RepositoryError: it is missing, or of another format.
+        """
+        path = repository / "manifest.json"
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+            if data["format"] != FORMAT:
+                raise RepositoryError(
+                    f"{path}: format {data['format']}, this version reads {FORMAT}",
+                    remedy="build the repository again",
+                )
+            data["models"] = {k: ModelEntry(**v) for k, v in data["models"].items()}
+            return Manifest(**data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RepositoryError(
+                f"{path}: {error}", remedy="build the repository with musetalk export build"
+            ) from error
+
+
+def weights_id(sources: dict[str, str], decoder: str) -> str:
+    """Short stable name of a set of weights."""
+    text = json.dumps([sorted(sources.items()), decoder])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
