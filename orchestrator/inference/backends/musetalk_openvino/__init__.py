@@ -1,0 +1,1 @@
+"""The CPU backend: OpenVINO behind Triton's Python backend."""

@@ -1,0 +1,122 @@
+"""Triton's Python-based backend ``musetalk_openvino``: serves every ONNX model of a repository.
+
+A model names it by ``backend: "musetalk_openvino"`` and holds ``1/model.onnx``. All requests
+that Triton's batcher hands over are computed in one inference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from openvino_engine import Engine, EngineError  # type: ignore[import-not-found]
+
+MODEL_FILE = "model.onnx"
+
+
+class TritonPythonModel:
+    """One loaded model; Triton calls its methods from one thread."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Compile the model and warm it up; the server is not ready before that.
+
+        Args:
+            args: Triton's description of the instance.
+
+        Raises:
+            pb_utils.TritonModelException: one line that names the file and what is wrong.
+        """
+        config = json.loads(args["model_config"])
+        path = Path(args["model_repository"]) / args["model_version"] / MODEL_FILE
+        parameters = {
+            key: value["string_value"] for key, value in config.get("parameters", {}).items()
+        }
+        largest = max(1, int(config["max_batch_size"]))
+        try:
+            self._engine = Engine(
+                path,
+                precision=parameters.get("precision", "auto"),
+                threads=int(parameters.get("threads", "0")),
+            )
+            self._check_names(config)
+            seconds = self._engine.warm_up(sorted({1, largest}))
+        except EngineError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        pb_utils.Logger.log_info(
+            f"{args['model_name']}: {self._engine.precision}, "
+            f"{seconds * 1000:.1f} ms for a batch of {largest}"
+        )
+
+    def _check_names(self, config: dict[str, Any]) -> None:
+        """Refuse a config.pbtxt that names other tensors than the graph."""
+        for kind, named, there in (
+            ("input", config["input"], self._engine.inputs),
+            ("output", config["output"], self._engine.outputs),
+        ):
+            wanted = sorted(tensor["name"] for tensor in named)
+            if wanted != sorted(there):
+                raise EngineError(
+                    f"model file {self._engine.path} has the {kind}s {sorted(there)}, "
+                    f"its config.pbtxt names {wanted}"
+                )
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer all requests of one batch with one inference.
+
+        Args:
+            requests: Triton's requests, each with its own batch of rows.
+
+        Returns:
+            One response for each request, in order.
+        """
+        parts: dict[str, list[np.ndarray[Any, Any]]] = {}
+        for name in self._engine.inputs:
+            parts[name] = [
+                pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests
+            ]
+        rows = [len(part) for part in parts[self._engine.inputs[0]]]
+        try:
+            results = self._engine.run(parts)
+        except RuntimeError as error:
+            failure = pb_utils.TritonError(f"{self._engine.path}: {error}")
+            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+        responses = []
+        start = 0
+        for request, count in zip(requests, rows, strict=True):
+            own = {name: array[start : start + count] for name, array in results.items()}
+            responses.append(_response(request, own))
+            start += count
+        return responses
+
+
+def _response(request: Any, results: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """The part of the batch that one request asked for."""
+    steps = _steps(request)
+    if steps is not None and steps < 1:
+        refusal = f"steps is {steps}, not 1 or more"
+        return pb_utils.InferenceResponse(
+            error=pb_utils.TritonError(refusal, pb_utils.TritonError.INVALID_ARG)
+        )
+    wanted = request.requested_output_names()
+    # Triton copies each array once, out of this process. It goes by DLPack because the
+    # bindings of Triton up to 2.51 read the item size of an array of NumPy 2 as zero.
+    return pb_utils.InferenceResponse(
+        [
+            pb_utils.Tensor.from_dlpack(
+                name, array if steps is None else np.ascontiguousarray(array[:, :steps])
+            )
+            for name, array in results.items()
+            if name in wanted
+        ]
+    )
+
+
+def _steps(request: Any) -> int | None:
+    """Request parameter ``steps``: how many rows of the second axis to send back."""
+    text = request.parameters()
+    steps = json.loads(text).get("steps") if text else None
+    return None if steps is None else int(steps)

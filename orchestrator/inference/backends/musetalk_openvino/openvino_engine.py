@@ -1,0 +1,165 @@
+"""One ONNX model compiled by OpenVINO for this CPU: whole batches in, whole batches out.
+
+Triton's stub process imports this file from the backend's own folder, in a container that
+holds nothing else of the project: it may import only numpy and OpenVINO.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+Array = npt.NDArray[np.generic]
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+"""The repository's names of precisions in OpenVINO's words."""
+
+
+class EngineError(Exception):
+    """A model file that cannot be served; one line that names the file."""
+
+
+def resolve_precision(wanted: str) -> str:
+    """Turn the ``precision`` parameter of a model into what this CPU will compute in.
+
+    Args:
+        wanted: ``auto``, ``fp32`` or ``bf16``. ``auto`` is bf16 where the CPU multiplies
+            bf16 natively (AMX or AVX512-BF16), fp32 elsewhere: emulated bf16 is slower.
+
+    Returns:
+        ``fp32`` or ``bf16``.
+
+    Raises:
+        EngineError: another word.
+    """
+    if wanted == "auto":
+        offered = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "bf16" if "BF16" in offered else "fp32"
+    if wanted not in PRECISIONS:
+        raise EngineError(f"precision {wanted!r} is unknown: use auto, fp32 or bf16")
+    return wanted
+
+
+class Engine:
+    """A compiled model with one inference request, used by one thread.
+
+    One stream with all cores: a batch is finished as early as the machine can, and a second
+    stream would only double the memory (measured: two streams take twice as long a batch).
+    The batch axis stays dynamic: it costs nothing at any size (measured), while a compiled
+    model per size would hold the packed weights once each.
+    """
+
+    def __init__(self, path: Path, *, precision: str = "auto", threads: int = 0) -> None:
+        """Read and compile a model.
+
+        Args:
+            path: ``model.onnx``; its external data lies beside it.
+            precision: ``auto``, ``fp32`` or ``bf16``.
+            threads: 0 uses every core that this process may run on.
+
+        Raises:
+            EngineError: the file is missing, unreadable or not a model.
+        """
+        self.path = path
+        self.precision = resolve_precision(precision)
+        if not path.is_file():
+            raise EngineError(f"model file {path} is missing")
+        core = ov.Core()
+        options: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        try:
+            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        except RuntimeError as error:
+            raise EngineError(f"model file {path} cannot be loaded: {_cause(error)}") from error
+        self._request = self._compiled.create_infer_request()
+        self._staging: dict[str, Array] = {}
+        self._inputs = {port.any_name: port for port in self._compiled.inputs}
+        self._outputs = {port.any_name: port for port in self._compiled.outputs}
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs."""
+        return list(self._inputs)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return list(self._outputs)
+
+    def warm_up(self, batches: Sequence[int]) -> float:
+        """Run zeros once for each batch size, so that no request pays for the first time.
+
+        Args:
+            batches: batch sizes; the largest one sizes the buffers.
+
+        Returns:
+            Seconds of the last run.
+
+        Raises:
+            EngineError: the model does not run.
+        """
+        seconds = 0.0
+        for batch in batches:
+            zeros: dict[str, Sequence[Array]] = {
+                name: [np.zeros([batch, *_fixed_dims(port)], port.element_type.to_dtype())]
+                for name, port in self._inputs.items()
+            }
+            start = time.perf_counter()
+            try:
+                self.run(zeros)
+            except RuntimeError as error:
+                raise EngineError(
+                    f"model file {self.path} does not run: {_cause(error)}"
+                ) from error
+            seconds = time.perf_counter() - start
+        return seconds
+
+    def run(self, inputs: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
+        """Compute one batch.
+
+        Args:
+            inputs: for each input the parts of the batch, in order, each [n_i, ...]. One part
+                is read where it lies; several are joined in a buffer that is kept.
+
+        Returns:
+            For each output an array [sum of n_i, ...]. It is the engine's own memory, valid
+            until the next call.
+
+        Raises:
+            RuntimeError: OpenVINO refused the batch.
+        """
+        tensors = {name: self._join(name, parts) for name, parts in inputs.items()}
+        results = self._request.infer(tensors, share_inputs=True, share_outputs=True)
+        return {name: results[port] for name, port in self._outputs.items()}
+
+    def _join(self, name: str, parts: Sequence[Array]) -> Array:
+        """All parts along the batch axis, without a copy where there is only one."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = sum(len(part) for part in parts)
+        buffer = self._staging.get(name)
+        if buffer is None or len(buffer) < rows or buffer.shape[1:] != parts[0].shape[1:]:
+            buffer = np.empty((rows, *parts[0].shape[1:]), parts[0].dtype)
+            self._staging[name] = buffer
+        return np.concatenate(parts, out=buffer[:rows])
+
+
+def _fixed_dims(port: ov.ConstOutput) -> list[int]:
+    """Dimensions of an input after the batch; a free one counts as 1."""
+    dims = list(port.get_partial_shape())[1:]
+    return [int(dim.get_length()) if dim.is_static else 1 for dim in dims]
+
+
+def _cause(error: RuntimeError) -> str:
+    """The telling line of an OpenVINO error, whose first lines name its source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (telling or lines or [type(error).__name__])[0]

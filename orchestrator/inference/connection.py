@@ -1,0 +1,197 @@
+"""One way to inference for the whole service: the operator's Triton, or an embedded one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from orchestrator.errors import MuseTalkError, ServerDiedError, UnavailableError
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.protocol import Inference
+from orchestrator.inference.server import EmbeddedTriton
+from orchestrator.inference.triton_log import LogLine
+from orchestrator.settings import Settings
+
+MAX_RESTARTS = 3
+"""Restarts within the window; more than that is not bad luck."""
+RESTART_WINDOW = 600.0
+RESTART_PAUSE = 1.0
+
+_log = logging.getLogger("musetalk.inference")
+
+
+@contextlib.asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Inference]:
+    """Give a client of the Triton that the settings name, or of an embedded one.
+
+    An embedded server that dies is started again on the same ports: calls fail with
+    UnavailableError meanwhile, and with ServerDiedError when it was given up.
+
+    Args:
+        settings: ``triton``, ``repository``, ``triton_start_timeout``, ``inference_timeout``.
+
+    Yields:
+        The client, ready to use.
+
+    Raises:
+        UnavailableError: nobody answers at the address of the settings.
+        SetupError: this machine cannot run the embedded server.
+        RepositoryError: a model cannot be loaded.
+        ServerDiedError: the embedded server did not start.
+    """
+    if settings.triton is not None:
+        async with TritonClient(
+            settings.triton, default_timeout=settings.inference_timeout
+        ) as client:
+            if not await client.ready():
+                raise UnavailableError(
+                    f"Triton at {settings.triton} is not ready",
+                    remedy="check the address and that server's log",
+                )
+            yield client
+        return
+    supervisor = Supervisor(settings.repository, start_timeout=settings.triton_start_timeout)
+    async with (
+        supervisor,
+        TritonClient(
+            supervisor.server.grpc_address,
+            default_timeout=settings.inference_timeout,
+            why_down=lambda: supervisor.given_up,
+        ) as client,
+    ):
+        yield client
+
+
+class Supervisor:
+    """Keeps one embedded server running, within reason."""
+
+    def __init__(self, repository: Path, *, start_timeout: float) -> None:
+        """Describe the server.
+
+        Args:
+            repository: folder of models.
+            start_timeout: seconds until all models must be loaded.
+        """
+        self.server = EmbeddedTriton(repository, start_timeout=start_timeout)
+        self.restarts = 0
+        """How often the server was started again."""
+        self.given_up: MuseTalkError | None = None
+        """Why it is not started again any more."""
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Supervisor:
+        """Start the server; raises what :meth:`EmbeddedTriton.start` raises."""
+        await self.server.start()
+        self._watch = asyncio.create_task(self._keep_running(), name="triton-supervisor")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop the server for good."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await asyncio.shield(self.server.stop())
+
+    async def _keep_running(self) -> None:
+        """Start the server again each time it dies, until it dies too often."""
+        deaths: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
+        while True:
+            try:
+                await self.server.wait()
+            except ServerDiedError as death:
+                cause: MuseTalkError = death
+            deaths.append(time.monotonic())
+            recent = [moment for moment in deaths if deaths[-1] - moment < RESTART_WINDOW]
+            if len(recent) > MAX_RESTARTS:
+                self._give_up(
+                    f"died {len(recent)} times in {RESTART_WINDOW / 60:.0f} minutes", cause
+                )
+                return
+            _log.error("%s; starting it again", cause)
+            self.restarts += 1
+            await self.server.stop()
+            await asyncio.sleep(RESTART_PAUSE)
+            try:
+                await self.server.restart()
+            except MuseTalkError as failure:
+                self._give_up("could not be started again", failure)
+                return
+            _log.warning("tritonserver runs again at %s", self.server.grpc_address)
+
+    def _give_up(self, what: str, cause: MuseTalkError) -> None:
+        """Remember for the callers that no server will come back."""
+        self.given_up = ServerDiedError(
+            f"the embedded tritonserver {what}: {cause}", remedy="see its log, then restart"
+        )
+        _log.critical("%s", self.given_up)
+
+
+def run_triton(repository: Path, grpc_port: int, http_port: int, metrics_port: int) -> int:
+    """Run an embedded server until Ctrl-C or SIGTERM: the body of ``musetalk triton``.
+
+    Prints the addresses when every model is ready; the server's log goes to standard error.
+
+    Args:
+        repository: folder of models.
+        grpc_port: 0 takes a free one.
+        http_port: 0 takes a free one.
+        metrics_port: 0 takes a free one.
+
+    Returns:
+        Exit status 0 after a requested stop.
+
+    Raises:
+        SetupError: the machine lacks something, or a port is taken.
+        RepositoryError: a model cannot be loaded.
+        ServerDiedError: the server ended by itself.
+    """
+    server = EmbeddedTriton(
+        repository,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        log=_to_stderr,
+    )
+    asyncio.run(_serve_until_signal(server))
+    return 0
+
+
+async def _serve_until_signal(server: EmbeddedTriton) -> None:
+    """Start, report, wait for a signal or a death, stop."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    stop = asyncio.create_task(asked.wait())
+    run = asyncio.create_task(_serve(server))
+    try:
+        await asyncio.wait({stop, run}, return_when=asyncio.FIRST_COMPLETED)
+        if run.done():
+            run.result()
+    finally:
+        for task in (stop, run):
+            task.cancel()
+        await asyncio.gather(stop, run, return_exceptions=True)
+
+
+async def _serve(server: EmbeddedTriton) -> None:
+    """Start the server, say where it is, and wait for its end."""
+    async with server:
+        print(  # noqa: T201 -- the command's own output
+            f"Triton is ready: gRPC {server.grpc_address}, HTTP http://{server.http_address}, "
+            f"metrics http://{server.metrics_address}/metrics",
+            flush=True,
+        )
+        await server.wait()
+
+
+def _to_stderr(line: LogLine) -> None:
+    """Pass the server's log on."""
+    print(line.text, file=sys.stderr, flush=True)  # noqa: T201 -- the command's own output
