@@ -114,7 +114,7 @@ async def _serve(settings: Settings) -> None:
 
 async def _hold_renderer(service: Service, address: str, drained: asyncio.Event) -> None:
     """Keep Triton running for the service until its last request is answered."""
-    async with open_renderer(service.settings, service.telemetry) as renderer:
+    async with open_renderer(service.settings) as renderer:
         service.renderer = renderer
         LOG.info("ready: open %s in a browser", address)
         await drained.wait()

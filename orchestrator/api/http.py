@@ -24,7 +24,9 @@ from orchestrator.api.admission import Admission
 from orchestrator.api.middleware import Gate
 from orchestrator.api.page import CONTENT_SECURITY_POLICY, PAGE
 from orchestrator.errors import MuseTalkError, UnavailableError, UsageError
-from orchestrator.rendering.renderer import Order, Renderer
+from orchestrator.rendering.encode import Mp4Info
+from orchestrator.rendering.renderer import Renderer
+from orchestrator.rendering.script import Script, read_recording, read_text
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
@@ -65,6 +67,16 @@ class Service:
         if self.renderer is None:
             raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
         return self.renderer
+
+
+@dataclass(frozen=True)
+class Order:
+    """A parsed request: either ``text`` or ``audio``."""
+
+    avatar: str | None
+    fps: int | None
+    text: str | None = None
+    audio: bytes | None = None
 
 
 class SpeakBody(BaseModel):
@@ -154,7 +166,7 @@ def create_app(service: Service) -> FastAPI:
             service.admission.check()
             order = await _read_order(request, service.settings)
             with service.admission.place():
-                return await _render(request, renderer, order)
+                return await _answer(request, service, renderer, order)
         except ClientDisconnect:
             return Response(status_code=499)
         except MuseTalkError as error:
@@ -232,15 +244,13 @@ def _limited(request: Request, limit: int) -> Request:
     return Request(request.scope, receive)
 
 
-async def _render(request: Request, renderer: Renderer, order: Order) -> Response:
+async def _answer(request: Request, service: Service, renderer: Renderer, order: Order) -> Response:
     """Render into a file that has no name any more when it is sent."""
     times = StageTimes()
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="musetalk-"))
     try:
         output = folder / "speech.mp4"
-        info = await _unless_gone(
-            request, lambda: renderer.speak(order, output, times=times, progress=None)
-        )
+        info = await _unless_gone(request, lambda: _render(service, renderer, order, output, times))
         if info is None:
             LOG.info("request %s: the client left", problems.request_id(request))
             return Response(status_code=499)
@@ -264,6 +274,32 @@ async def _render(request: Request, renderer: Renderer, order: Order) -> Respons
         "X-Real-Time-Factor": f"{times.real_time_factor:.3f}",
     }
     return StreamingResponse(_pieces(file), media_type="video/mp4", headers=headers)
+
+
+async def _render(
+    service: Service, renderer: Renderer, order: Order, output: Path, times: StageTimes
+) -> Mp4Info:
+    """Do the work and count how it ended."""
+    result = "internal"
+    try:
+        script: Script
+        if order.audio is not None:
+            script = await read_recording(order.audio, service.settings)
+        else:
+            script = read_text(order.text or "", service.settings)
+        avatar = await renderer.avatar(order.avatar)
+        fps = order.fps or service.settings.fps
+        info = await renderer.speak(script, avatar, output, fps=fps, times=times)
+        result = "ok"
+        return info
+    except asyncio.CancelledError:
+        result = "cancelled"
+        raise
+    except MuseTalkError as error:
+        result = error.code
+        raise
+    finally:
+        service.telemetry.render_ended(result, times)
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:

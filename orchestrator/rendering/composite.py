@@ -9,16 +9,18 @@ mask inside the box changes anything; all other work is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.avatars.masks import BlendMask
+if TYPE_CHECKING:
+    from orchestrator.avatars.masks import BlendMask
 
 U8 = npt.NDArray[np.uint8]
 
-_TILE_ELEMENTS = 128 * 1024
+_TILE_ELEMENTS: Final = 128 * 1024
 """Values blended at a time: the uint16 temporaries then stay in the processor's cache."""
 
 

@@ -7,24 +7,25 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.avatars.avatar import Avatar
-from orchestrator.errors import MuseTalkError
-from orchestrator.inference import Inference
+from orchestrator.errors import MuseTalkError, ServerDiedError
 from orchestrator.rendering.composite import composite
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.speech.features import speech_features
+from orchestrator.speech.windows import Alignment
+
+if TYPE_CHECKING:
+    from orchestrator.avatars.avatar import Avatar
+    from orchestrator.inference import Inference
 
 T = TypeVar("T")
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 F16 = npt.NDArray[np.float16]
-
-Alignment = Literal["centred", "upstream"]
 
 IN_FLIGHT: Final = 2
 """Batches at Triton at a time: one computes while the next one travels."""
@@ -223,16 +224,15 @@ async def _persist(call: Callable[[], Awaitable[T]], inference: Inference, times
     """Call, and call again while trying again helps: the server may be restarting.
 
     Raises:
-        MuseTalkError: the last error, when it is not retryable, after ``_ATTEMPTS`` calls, or
-            when the server is not back after ``_RECOVERY_SECONDS``.
+        MuseTalkError: the last error, when it is not retryable, after ``_ATTEMPTS`` calls, when
+            the server is not back after ``_RECOVERY_SECONDS``, or was given up.
     """
     for attempt in range(1, _ATTEMPTS):
         try:
             return await call()
         except MuseTalkError as error:
-            if not error.retryable:
-                raise
-            if not await _ready_again(inference):
+            given_up = isinstance(error, ServerDiedError)
+            if given_up or not error.retryable or not await _ready_again(inference):
                 raise
             times.retries += 1
             await asyncio.sleep(random.uniform(0, 0.2 * 2**attempt))
@@ -244,11 +244,8 @@ async def _ready_again(inference: Inference) -> bool:
     loop = asyncio.get_running_loop()
     end = loop.time() + _RECOVERY_SECONDS
     while loop.time() < end:
-        try:
-            if await asyncio.wait_for(inference.ready(), 5):
-                return True
-        except (MuseTalkError, asyncio.TimeoutError, TimeoutError):
-            pass
+        if await inference.ready():
+            return True
         await asyncio.sleep(_POLL_SECONDS)
     return False
 

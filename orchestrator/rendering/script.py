@@ -1,14 +1,24 @@
-"""What is said in a video, as a sequence of utterances: from a text, or from a recording."""
+"""What is said in a video: a text that is synthesised sentence by sentence, or a recording."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.errors import MediaError, SpeechError, UsageError
+from orchestrator.rendering.encode import AUDIO_RATE
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.replies.sentences import Sentence, split_sentences
+from orchestrator.settings import Settings
 from orchestrator.speech import SAMPLE_RATE
+from orchestrator.speech.decode import decode_audio
+from orchestrator.speech.tts import SpeechSynthesizer
 
 I16 = npt.NDArray[np.int16]
 
@@ -19,7 +29,7 @@ class Utterance:
 
     Attributes:
         pcm: I16[S] mono at 16 kHz, what the mouth follows.
-        sound: I16[S'] mono at ``AUDIO_RATE``, what is heard; starts with ``pcm``.
+        sound: I16[S'] mono at ``AUDIO_RATE``, what is heard, from the same moment.
         pause: seconds of silence after it; None ends the video with the last whole frame.
         share: part of the whole video, 0 to 1, for progress.
     """
@@ -30,8 +40,85 @@ class Utterance:
     share: float
 
     def pause_frames(self, fps: int) -> int:
-        """Frames after those that the model renders, floor(S*fps/16000), at ``fps``."""
+        """Frames after the floor(S*fps/16000) that the model renders."""
         if self.pause is None:
             return 0
         whole = math.ceil((len(self.pcm) / SAMPLE_RATE + self.pause) * fps)
         return whole - len(self.pcm) * fps // SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Speech that somebody recorded: one utterance."""
+
+    pcm: I16
+    sound: I16
+
+    async def utterances(
+        self, synthesizer: SpeechSynthesizer, times: StageTimes
+    ) -> AsyncIterator[Utterance]:
+        """The recording as it is; arguments as for ``Text``."""
+        yield Utterance(self.pcm, self.sound, None, 1.0)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Sentences to synthesise."""
+
+    sentences: list[Sentence]
+
+    async def utterances(
+        self, synthesizer: SpeechSynthesizer, times: StageTimes
+    ) -> AsyncIterator[Utterance]:
+        """Speak the sentences one after the other.
+
+        Args:
+            synthesizer: the voice.
+            times: gets the time that it took.
+
+        Yields:
+            An utterance for each sentence.
+
+        Raises:
+            SpeechError: the voice failed or said nothing.
+        """
+        total = sum(len(sentence.text) for sentence in self.sentences)
+        for sentence in self.sentences:
+            with times.measure("speech"):
+                pcm, sound = await _synthesize(synthesizer, sentence.text)
+            yield Utterance(pcm, sound, sentence.pause, len(sentence.text) / total)
+
+
+Script = Text | Recording
+
+
+def read_text(text: str, settings: Settings) -> Text:
+    """Check a text and cut it into sentences.
+
+    Raises:
+        UsageError: it is too long, or has nothing that can be said.
+    """
+    if len(text) > settings.max_text_chars:
+        raise UsageError(
+            f"the text has {len(text)} characters, more than {settings.max_text_chars}",
+            remedy="shorten it, or raise MUSETALK_MAX_TEXT_CHARS",
+        )
+    sentences = split_sentences(text)
+    if not sentences:
+        raise UsageError("the text has nothing that can be said")
+    return Text(sentences)
+
+
+async def read_recording(source: Path | bytes, settings: Settings) -> Recording:
+    """Decode recorded speech, for the model and, better, for the ear.
+
+    Raises:
+        MediaError: it is no audio, too long, too large, or damaged.
+    """
+    limits = {
+        "max_seconds": settings.max_audio_seconds,
+        "max_bytes": settings.max_audio_bytes,
+    }
+    pcm = await decode_audio(source, **limits)
+    sound = await decode_audio(source, **limits, rate=AUDIO_RATE)
+    return Recording(pcm, sound)

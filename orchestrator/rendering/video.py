@@ -7,19 +7,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.avatars.avatar import Avatar
 from orchestrator.errors import MediaError
-from orchestrator.inference import Inference
 from orchestrator.rendering.encode import AUDIO_RATE, OFFLINE, Mp4Info, Mp4Writer, VideoPreset
 from orchestrator.rendering.provenance import Provenance
 from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, render_speech
 from orchestrator.rendering.script import Utterance
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.speech.windows import frame_count
+
+if TYPE_CHECKING:
+    from orchestrator.avatars.avatar import Avatar
+    from orchestrator.inference import Inference
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -233,7 +232,7 @@ async def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path: Pat
 
 async def test_no_descriptor_is_left(tmp_path: Path) -> None:
     await write(tmp_path / "a.mp4", [numbered(0)], tone(0.04))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for index in range(3):
         await write(tmp_path / f"{index}.mp4", [numbered(0)], tone(0.04))
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
