@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -25,11 +25,13 @@ from orchestrator.api.middleware import Gate
 from orchestrator.api.page import CONTENT_SECURITY_POLICY, PAGE
 from orchestrator.errors import MuseTalkError, UnavailableError, UsageError
 from orchestrator.rendering.encode import Mp4Info
-from orchestrator.rendering.renderer import Renderer
 from orchestrator.rendering.script import Script, read_recording, read_text
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from orchestrator.rendering.renderer import Renderer
 
 LOG: Final = logging.getLogger("musetalk.api")
 

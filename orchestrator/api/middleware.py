@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from typing import Final
@@ -12,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.problems import problem
 from orchestrator.telemetry import Telemetry
+
+LOG: Final = logging.getLogger("musetalk.api")
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -63,6 +66,13 @@ class Gate:
                 await refusal(scope, receive, send_with_id)
             else:
                 await self._app(scope, receive, send_with_id)
+        except Exception:
+            if status:
+                raise  # the answer has begun: only breaking the connection tells the client now
+            LOG.exception("request %s: unforeseen error", identity)
+            detail = "an unforeseen error; the log has it under this request id"
+            answer = problem(Request(scope), 500, "internal", detail)
+            await answer(scope, receive, send_with_id)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"

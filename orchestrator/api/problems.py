@@ -84,13 +84,3 @@ def install(app: FastAPI) -> None:
         code = HTTPStatus(error.status_code).name.lower()
         headers = dict(error.headers) if error.headers else None
         return problem(request, error.status_code, code, str(error.detail), headers=headers)
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        LOG.error("request %s: unforeseen error", request_id(request), exc_info=error)
-        return problem(
-            request,
-            500,
-            "internal",
-            "an unforeseen error; the log has it under this request id",
-        )

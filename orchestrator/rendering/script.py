@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.errors import MediaError, SpeechError, UsageError
+from orchestrator.errors import SpeechError, UsageError
 from orchestrator.rendering.encode import AUDIO_RATE
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.replies.sentences import Sentence, split_sentences
 from orchestrator.settings import Settings
 from orchestrator.speech import SAMPLE_RATE
 from orchestrator.speech.decode import decode_audio
+from orchestrator.speech.ffmpeg import run_ffmpeg
 from orchestrator.speech.tts import SpeechSynthesizer
 
 I16 = npt.NDArray[np.int16]
+
+_RESAMPLE_TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Text:
             yield Utterance(pcm, sound, sentence.pause, len(sentence.text) / total)
 
 
-Script = Text | Recording
+Script: TypeAlias = "Text | Recording"
 
 
 def read_text(text: str, settings: Settings) -> Text:
@@ -115,10 +120,39 @@ async def read_recording(source: Path | bytes, settings: Settings) -> Recording:
     Raises:
         MediaError: it is no audio, too long, too large, or damaged.
     """
-    limits = {
-        "max_seconds": settings.max_audio_seconds,
-        "max_bytes": settings.max_audio_bytes,
-    }
-    pcm = await decode_audio(source, **limits)
-    sound = await decode_audio(source, **limits, rate=AUDIO_RATE)
+    seconds, size = settings.max_audio_seconds, settings.max_audio_bytes
+    pcm = await decode_audio(source, max_seconds=seconds, max_bytes=size)
+    sound = await decode_audio(source, max_seconds=seconds, max_bytes=size, rate=AUDIO_RATE)
     return Recording(pcm, sound)
+
+
+async def _synthesize(synthesizer: SpeechSynthesizer, text: str) -> tuple[I16, I16]:
+    """Speak one sentence: the same sound at 16 kHz and at ``AUDIO_RATE``."""
+    pieces: list[I16] = []
+    rate = SAMPLE_RATE
+    async with aclosing(synthesizer.synthesize(text)) as chunks:
+        async for chunk in chunks:
+            pieces.append(chunk.pcm)
+            rate = chunk.rate
+    if not pieces:
+        raise SpeechError(f"{synthesizer.name} said nothing for {text[:40]!r}")
+    pcm = np.concatenate(pieces)
+    speech, sound = await asyncio.gather(
+        _resample(pcm, rate, SAMPLE_RATE), _resample(pcm, rate, AUDIO_RATE)
+    )
+    return speech, sound
+
+
+async def _resample(pcm: I16, rate: int, wanted: int) -> I16:
+    """I16[S] mono at another rate, by ffmpeg; exactly S*wanted/rate samples, rounded."""
+    if rate == wanted:
+        return pcm
+    raw = ("-f", "s16le", "-ac", "1")
+    data = await run_ffmpeg(
+        [*raw, "-ar", str(rate), "-i", "pipe:0", *raw, "-ar", str(wanted), "pipe:1"],
+        pcm.astype("<i2").tobytes(),
+        timeout=_RESAMPLE_TIMEOUT,
+    )
+    resampled = np.frombuffer(data, "<i2")
+    length = round(len(pcm) * wanted / rate)
+    return np.pad(resampled[:length], (0, max(0, length - len(resampled)))).astype(np.int16)

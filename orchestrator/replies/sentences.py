@@ -20,7 +20,7 @@ _SENTENCE_PAUSE: Final = 0.25
 _PARAGRAPH_PAUSE: Final = 0.6
 _CLAUSE_PAUSE: Final = 0.1
 
-_SPOKEN: Final = re.compile(r"\w")
+_SPOKEN: Final = re.compile(r"[^\W_]")
 _SPACE: Final = re.compile(r"\s+")
 _CLAUSE_END: Final = re.compile(r"[,;:\u2013\u2014\u3001\uff0c\uff1b]\s*")
 

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from orchestrator.avatars.masks import BlendMask
+
 from orchestrator.rendering.composite import composite
 
 U8 = npt.NDArray[np.uint8]

@@ -172,7 +172,7 @@ async def test_idle_frames_fade_the_last_mouth_out(avatar: Any) -> None:
         frames += part
     levels = [int(frame[CENTRE][2]) for frame in frames]
     assert levels[:FADE_FRAMES] == sorted(levels[:FADE_FRAMES], reverse=True)
-    assert 200 > levels[0] and levels[FADE_FRAMES - 1] > 0
+    assert levels[0] < 200 and levels[FADE_FRAMES - 1] > 0
     assert levels[FADE_FRAMES:] == [0] * (6 - FADE_FRAMES)
     assert times.idle == 6
 
