@@ -1,0 +1,70 @@
+# Each command does all of its own set-up on a fresh machine; see README.md.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+# Only its tritonserver folder is used: its own pins (old numpy) must not decide ours.
+PYTRITON := nvidia-pytriton==0.7.0
+SYSTEM_PYTHON := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3.10)
+ARGS ?=
+
+.PHONY: help setup setup-dev serve test check demo bench load lock doctor clean
+
+help:
+	@echo "make serve   the service with its web page on http://localhost:8080"
+	@echo "make demo    renders out/demo.mp4 with the embedded voice and avatar"
+	@echo "make test    the whole test suite       make check   format, lint, types"
+	@echo "make bench   benchmarks, out/bench.json  make doctor  what this machine has"
+
+$(VENV)/.serve: pyproject.toml constraints.txt orchestrator/preflight.py
+	@[ -n "$(SYSTEM_PYTHON)" ] || { echo "make: no Python on PATH: install Python 3.11 (apt-get install python3 python3-venv)" >&2; exit 1; }
+	@python=$$($(SYSTEM_PYTHON) orchestrator/preflight.py) && \
+	  { [ -x $(BIN)/python ] || "$$python" -m venv $(VENV); }
+	@echo "Installing the serving packages (a few minutes the first time)"
+	@$(PIP) -e '.[piper]'
+	@$(PIP) --no-deps $(PYTRITON)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	@echo "Installing the export and development packages"
+	@$(PIP) torch -e '.[piper,export,dev]'
+	@touch $@
+
+setup: $(VENV)/.serve
+
+setup-dev: $(VENV)/.dev
+
+serve: setup
+	@$(BIN)/musetalk serve $(ARGS)
+
+demo: setup
+	@mkdir -p out
+	@$(BIN)/musetalk speak "Hello! I am a talking avatar, rendered on this very machine." -o out/demo.mp4 $(ARGS)
+
+doctor: setup
+	@$(BIN)/musetalk doctor
+
+test: setup-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: setup-dev
+	@mkdir -p out
+	@$(BIN)/python -m loadtests.bench --output out/bench.json $(ARGS)
+
+# The lock: every version, for every supported Python. CUDA's wheels are left out, they follow
+# torch; torch itself is pinned by hand (this version has a CPU wheel wherever we test).
+lock:
+	@$(BIN)/python -m pip install -q uv
+	@echo "torch==2.13.0" > $(VENV)/torch.in
+	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate --no-header \
+	  --extra piper --extra export --extra loadtests --extra dev -c $(VENV)/torch.in -q -o $(VENV)/lock.txt
+	@{ echo "# Locked versions for Python 3.10 to 3.13; written by make lock."; \
+	  grep -vE '^(nvidia-|cuda-|triton=)' $(VENV)/lock.txt; } > constraints.txt
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
