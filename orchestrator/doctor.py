@@ -1,0 +1,230 @@
+"""``musetalk doctor``: what this machine has, and what to do about what it lacks.
+
+Each check is a plain function that reads files or asks a library; only ``nvidia-smi`` and
+ffmpeg are programs. The service's health routes use none of this.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import openvino as ov
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.errors import MuseTalkError
+from orchestrator.inference.distribution import find_distribution
+from orchestrator.settings import Settings
+from orchestrator.speech.ffmpeg import ffmpeg_path
+
+State = Literal["ok", "note", "missing"]
+PROGRAM_TIMEOUT = 5.0
+MIN_FREE_GB = 2.0
+MIN_MEMORY_GB = 4.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: ``missing`` stops serving on this machine, ``note`` does not."""
+
+    name: str
+    state: State
+    text: str
+    remedy: str = ""
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT, check=True
+    ).stdout
+
+
+def check_gpu(_: Settings) -> Finding:
+    """GPU, driver and memory, as NVIDIA's own tool tells them."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Finding(
+            "GPU",
+            "note",
+            "none (no nvidia-smi): models run on the CPU",
+            "for a GPU install NVIDIA's driver",
+        )
+    query = "--query-gpu=name,driver_version,memory.total,compute_cap"
+    try:
+        lines = _run(program, query, "--format=csv,noheader").strip().splitlines()
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("GPU", "note", f"nvidia-smi failed: {error}", "check the driver: dmesg")
+    return Finding("GPU", "ok", "; ".join(lines))
+
+
+def check_tensorrt(_: Settings) -> Finding:
+    """TensorRT's and CUDA's Python packages, without loading them."""
+    found = [name for name in ("tensorrt", "polygraphy") if importlib.util.find_spec(name)]
+    cuda = os.environ.get("CUDA_VERSION")
+    if not found:
+        return Finding(
+            "TensorRT", "note", "not installed: engines are built inside the Triton image"
+        )
+    return Finding("TensorRT", "ok", f"{', '.join(found)}; CUDA {cuda or 'from the wheels'}")
+
+
+def check_cpu(_: Settings) -> Finding:
+    """Cores, and the precision that ``auto`` becomes here."""
+    offered = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    name = ov.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    cores = len(os.sched_getaffinity(0))
+    flags = Path("/proc/cpuinfo").read_text()
+    unit = "AMX" if "amx_bf16" in flags else "AVX512-BF16" if "avx512_bf16" in flags else ""
+    if "BF16" in offered:
+        text = f"{name}, {cores} cores, bf16 in hardware ({unit}): precision auto is bf16"
+        return Finding("CPU", "ok", text)
+    return Finding("CPU", "ok", f"{name}, {cores} cores, no bf16: precision auto is fp32")
+
+
+def check_memory(_: Settings) -> Finding:
+    """Memory that is free now."""
+    free = psutil.virtual_memory().available / 1e9
+    text = f"{free:.1f} GB free"
+    if free < MIN_MEMORY_GB:
+        return Finding("memory", "note", text, "full-size models need 8 GB, the demo 2 GB")
+    return Finding("memory", "ok", text)
+
+
+def check_ffmpeg(_: Settings) -> Finding:
+    """ffmpeg and the two encoders every video needs."""
+    try:
+        path = ffmpeg_path()
+        encoders = _run(path, "-hide_banner", "-encoders")
+    except (MuseTalkError, OSError, subprocess.SubprocessError) as error:
+        return Finding("ffmpeg", "missing", str(error), "pip install imageio-ffmpeg")
+    lacking = [name for name in ("libx264", "aac") if f" {name} " not in encoders]
+    if lacking:
+        return Finding(
+            "ffmpeg", "missing", f"{path} lacks {', '.join(lacking)}", "unset IMAGEIO_FFMPEG_EXE"
+        )
+    return Finding("ffmpeg", "ok", path)
+
+
+def check_triton(settings: Settings) -> Finding:
+    """The embedded server's files, or the address of another server."""
+    if settings.triton is not None:
+        host, _, port = settings.triton.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=2).close()
+        except (OSError, ValueError) as error:
+            return Finding("Triton", "missing", f"{settings.triton}: {error}", "start that server")
+        return Finding("Triton", "ok", f"{settings.triton} accepts connections")
+    try:
+        distribution = find_distribution()
+    except MuseTalkError as error:
+        return Finding("Triton", "missing", error.message, error.remedy)
+    return Finding("Triton", "ok", f"embedded, {distribution.binary}")
+
+
+def check_repository(settings: Settings) -> Finding:
+    """The model repository and its manifest."""
+    if settings.triton is not None:
+        return Finding("models", "ok", "those of the external server")
+    path = settings.repository / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        text = f"{settings.repository}: {manifest['decoder']} decoder, {manifest['weights_id']}"
+    except (OSError, ValueError, KeyError) as error:
+        return Finding(
+            "models",
+            "missing",
+            f"{settings.repository}: no readable manifest ({error})",
+            "musetalk export build --checkpoint DIR --repository DIR",
+        )
+    if "whisper_encoder" in manifest["missing"]:
+        return Finding(
+            "models", "missing", f"{text}, without whisper_encoder", "add whisper/ and build again"
+        )
+    return Finding("models", "ok", text)
+
+
+def check_speech(settings: Settings) -> Finding:
+    """The chosen text-to-speech engine, and its key."""
+    if settings.tts == "openai":
+        if settings.tts_api_key is None:
+            return Finding(
+                "speech", "missing", "OpenAI-compatible, no key", "set MUSETALK_TTS_API_KEY"
+            )
+        return Finding("speech", "ok", f"OpenAI-compatible, {settings.tts_base_url or 'default'}")
+    if importlib.util.find_spec("piper") is None:
+        return Finding(
+            "speech", "missing", "piper-tts is not installed", "pip install '.[piper]', or tts=openai"
+        )
+    return Finding("speech", "ok", f"Piper, {settings.piper_voice or 'the bundled CC0 voice'}")
+
+
+def check_port(settings: Settings) -> Finding:
+    """The port of the service."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            return Finding(
+                "port",
+                "missing",
+                f"{settings.host}:{settings.port}: {error.strerror}",
+                "stop what uses it, or set MUSETALK_PORT",
+            )
+    return Finding("port", "ok", f"{settings.host}:{settings.port} is free")
+
+
+def check_disk(settings: Settings) -> Finding:
+    """Room for caches."""
+    folder = settings.cache_dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", "missing", f"{folder} cannot be written", "set MUSETALK_CACHE_DIR")
+    if free < MIN_FREE_GB:
+        return Finding("disk", "missing", f"{free:.1f} GB free in {folder}", "free some")
+    return Finding("disk", "ok", f"{free:.0f} GB free in {folder}")
+
+
+CHECKS: tuple[Callable[[Settings], Finding], ...] = (
+    check_gpu,
+    check_tensorrt,
+    check_cpu,
+    check_memory,
+    check_ffmpeg,
+    check_triton,
+    check_repository,
+    check_speech,
+    check_port,
+    check_disk,
+)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """All checks at once, in order."""
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        return list(pool.map(lambda check: check(settings), CHECKS))
+
+
+def run(settings: Settings) -> int:
+    """Print the findings; 0 when this machine can serve, else 1."""
+    findings = examine(settings)
+    words = {"ok": "[green]OK[/]", "note": "[yellow]note[/]", "missing": "[red]MISSING[/]"}
+    table = Table(box=None, show_header=False)
+    for finding in findings:
+        text = f"{finding.text}: {finding.remedy}" if finding.remedy else finding.text
+        table.add_row(words[finding.state], finding.name, text)
+    Console().print(table)
+    return 1 if any(finding.state == "missing" for finding in findings) else 0
