@@ -28,9 +28,7 @@ def _require_export() -> None:
     try:
         import torch  # noqa: F401 -- only whether it is there
     except ImportError as error:
-        raise SetupError(
-            f"exporting needs the export packages: {error}", remedy=_REMEDY
-        ) from error
+        raise SetupError(f"exporting needs the export packages: {error}", remedy=_REMEDY) from error
 
 
 def _choice(value: str, allowed: tuple[str, ...], option: str) -> str:
@@ -50,12 +48,9 @@ def fetch(
     accept_licences: Annotated[
         bool, typer.Option("--accept-licences", help="Do not ask; you have read them.")
     ] = False,
-    endpoint: Annotated[
-        str | None, typer.Option(help="Mirror of the model hub to use.")
-    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Mirror of the model hub to use.")] = None,
 ) -> None:
     """Download the official weights, resumable and checked."""
-    _require_export()
     from export.fetch import run
 
     run(directory, only=only, accept=accept_licences, endpoint=endpoint)
@@ -80,16 +75,18 @@ def init(
 def build(
     checkpoint: CheckpointOption,
     repository: Annotated[Path, typer.Option("--repository", help="Folder to write.")],
-    target: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    target: Annotated[str, typer.Option(help="cpu (OpenVINO).")] = "cpu",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     decoder: Annotated[str, typer.Option(help="full (the VAE) or fast (taesd/).")] = "full",
 ) -> None:
     """Build a Triton model repository from a checkpoint."""
     _require_export()
-    from export.build import DECODERS, PRECISIONS
+    from export.build import DECODERS, LATER_TARGETS, PRECISIONS, TARGETS
     from export.build import build as run
 
     console = Console()
+    if target not in LATER_TARGETS:  # these get an answer of their own
+        _choice(target, TARGETS, "--target")
     manifest = run(
         checkpoint,
         repository,
@@ -117,9 +114,7 @@ def verify(
     frames: Annotated[
         Path | None, typer.Option(help="Picture of a face to use instead of the sample.")
     ] = None,
-    audio: Annotated[
-        Path | None, typer.Option(help="Speech to use instead of the sample.")
-    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="Speech to use instead of the sample.")] = None,
 ) -> None:
     """Accuracy gate: the served models against PyTorch on real inputs."""
     _require_export()

@@ -1,147 +1,199 @@
-"""``musetalk export fetch``: the official weights, resumed where they stopped, checked by hash.
+"""``musetalk export fetch``: the official weights, checked, resumable, from the hub or a mirror.
 
-The hub's own client does the transfer (resume, retries, mirrors); what it brought is believed
-only when its SHA-256 is the pinned one.
+Plain HTTP ranges instead of the hub's client library: each file is at a pinned revision with a
+known sum, what has come so far stays beside its target as ``NAME.part``, and a machine without a
+network hears so at once.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+import httpx
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from export.manifest import sha256
-from export.weights import PARTS, TAESD_CONFIG, File, Part
-from orchestrator.errors import CheckpointError, SetupError, UsageError
+from export.download import Downloader, Target
+from export.weights import PARTS, Part
+from orchestrator.errors import SetupError, UsageError
+from orchestrator.settings import settings
 
-STAGING = ".fetch"
-"""Folder inside the target for what is under way; an interrupted run continues from it."""
-Say = Callable[[str], None]
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 -- the command's own output
-
-
-def choose(only: Iterable[str] | None) -> dict[str, Part]:
-    """The parts to fetch.
-
-    Raises:
-        UsageError: a name that is none of them.
-    """
-    names = list(only or PARTS)
-    for name in names:
-        if name not in PARTS:
-            raise UsageError(f"{name} is no part", remedy=f"one of {', '.join(PARTS)}")
-    return {name: PARTS[name] for name in names}
-
-
-def _consent(parts: dict[str, Part], accept: bool, say: Say) -> None:
-    say("These weights are other people's work, on these terms:")
-    for name, part in parts.items():
-        say(f"  {name} ({part.repository}): {part.licence}")
-    if accept:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError("the licences were not accepted", remedy="add --accept-licences")
-    if input("Do you accept them? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise UsageError("the licences were not accepted")
-
-
-def _complete(path: Path, file: File) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
-
-
-def _fetch_file(part: Part, file: File, directory: Path, endpoint: str | None) -> None:
-    staging = directory / STAGING / part.repository.replace("/", "--")
-    try:
-        fetched = Path(
-            hf_hub_download(
-                part.repository,
-                file.name,
-                revision=part.revision,
-                local_dir=staging,
-                endpoint=endpoint,
-                token=False,
-            )
-        )
-    except OfflineModeIsEnabled as error:
-        raise SetupError(
-            "the hub's client is switched to offline", remedy="unset HF_HUB_OFFLINE"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise SetupError(
-            f"{endpoint or 'the model hub'} cannot be reached for {file.path}",
-            remedy="check the network, or name a mirror with --endpoint; run again to continue",
-        ) from error
-    except HfHubHTTPError as error:
-        raise SetupError(
-            f"{part.repository}/{file.name}: {str(error).splitlines()[0]}",
-            remedy="try again, or name a mirror with --endpoint",
-        ) from error
-    except OSError as error:
-        raise SetupError(
-            f"{file.path}: the transfer broke off: {error}", remedy="run again to continue"
-        ) from error
-    if not _complete(fetched, file):
-        fetched.unlink()
-        raise CheckpointError(
-            f"{file.path}: what came is not the pinned file (SHA-256 differs)",
-            remedy="run again, or use another mirror",
-        )
-    target = directory / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fetched.replace(target)
+NOTICE_FILE = "LICENCES.txt"
+_MARGIN = 64 << 20
+_QUIET_STEP = 0.1
+_ADDRESS = "give one such as https://huggingface.co"
 
 
 def run(
     directory: Path,
-    only: Iterable[str] | None = None,
+    only: Sequence[str] | None = None,
     accept: bool = False,
     endpoint: str | None = None,
-    say: Say = _print,
+    *,
+    parts: Sequence[Part] = PARTS,
+    console: Console | None = None,
 ) -> None:
-    """Fetch the official weights into MuseTalk's layout; files already there are kept.
+    """Download the official weights into MuseTalk's layout.
 
     Args:
-        directory: the checkpoint folder.
-        only: names of parts; all by default.
-        accept: the licences were read and are accepted.
-        endpoint: address of a mirror; ``MUSETALK_HF_ENDPOINT`` and the hub itself come next.
-        say: told each step.
+        directory: the checkpoint; files that are there and right are kept.
+        only: names of the parts to fetch; None takes all.
+        accept: the licences were read and accepted; otherwise a terminal is asked.
+        endpoint: address of the hub or a mirror of it; None takes the one of the settings.
+        parts: what can be fetched.
+        console: where to report.
 
     Raises:
-        UsageError: a wrong part, or licences not accepted.
-        SetupError: no network, or not enough room on the disk.
-        CheckpointError: a file that is not the pinned one.
+        UsageError: no such part, a bad address, or the licences were not accepted.
+        SetupError: no network, no room, no such file there, or a file that is in the way.
+        CheckpointError: what came is not the official file.
     """
-    parts = choose(only)
-    _consent(parts, accept, say)
-    endpoint = endpoint or os.environ.get("MUSETALK_HF_ENDPOINT")
-    directory.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        (part, file)
-        for part in parts.values()
-        for file in part.files
-        if not _complete(directory / file.path, file)
-    ]
-    needed = sum(file.size for _, file in wanted)
-    free = shutil.disk_usage(directory).free
-    if free < needed:
-        raise SetupError(
-            f"{needed / 1e9:.1f} GB to fetch, {free / 1e9:.1f} GB free in {directory}",
-            remedy="free some, or name another folder",
+    console = console or Console()
+    chosen = select(parts, only)
+    base = _base_url(endpoint or settings().hf_endpoint)
+    size = sum(file.size or 0 for part in chosen for file in part.files)
+    console.print(f"{size / 1e9:.2f} GB from {base} into {directory}:\n", highlight=False)
+    console.print(licence_text(chosen), highlight=False, markup=False)
+    _require_consent(accept, console)
+    wanted = _wanted(chosen, base, directory, console)
+    _require_room(directory, wanted)
+    with httpx.Client(
+        follow_redirects=True,
+        timeout=httpx.Timeout(60.0, connect=10.0),
+        headers={"user-agent": "musetalk-serving", "accept-encoding": "identity"},
+    ) as client:
+        for target in wanted:
+            _download(Downloader(client), target, console)
+    _write_notice(directory, chosen)
+    console.print(f"{directory}: complete", highlight=False)
+
+
+def select(parts: Sequence[Part], only: Sequence[str] | None) -> list[Part]:
+    """The parts to fetch, in the order of the list.
+
+    Raises:
+        UsageError: a name that is not in it.
+    """
+    names = [part.name for part in parts]
+    unknown = [name for name in only or () if name not in names]
+    if unknown:
+        raise UsageError(
+            f"there is no part {', '.join(unknown)}", remedy=f"parts: {', '.join(names)}"
         )
-    for part, file in wanted:
-        say(f"{file.path}: {file.size / 1e6:.1f} MB")
-        _fetch_file(part, file, directory, endpoint)
-    if "taesd" in parts:
-        (directory / "taesd" / "config.json").write_text(json.dumps(TAESD_CONFIG, indent=1))
-    shutil.rmtree(directory / STAGING, ignore_errors=True)
-    say(f"{directory}: complete")
+    return [part for part in parts if not only or part.name in only]
+
+
+def licence_text(parts: Sequence[Part]) -> str:
+    """What the user agrees to, part by part."""
+    blocks = []
+    for part in parts:
+        lines = [
+            f"{part.name}: {part.purpose}",
+            f"  {part.repository} at {part.revision}",
+            f"  Licence: {part.licence}",
+        ]
+        if part.restrictions:
+            lines.append(f"  Restrictions: {part.restrictions}")
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _base_url(endpoint: str) -> str:
+    base = endpoint.rstrip("/")
+    try:
+        url = httpx.URL(base)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{base}: {error}", remedy=_ADDRESS) from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"{base} is not a web address", remedy=_ADDRESS)
+    return base
+
+
+def _require_consent(accept: bool, console: Console) -> None:
+    if accept:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "the licences above were not accepted",
+            remedy="read them, then run this again with --accept-licences",
+        )
+    answer = console.input("Do you accept these licences and restrictions? [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise UsageError("the licences were not accepted; nothing was downloaded")
+
+
+def _wanted(parts: Sequence[Part], base: str, directory: Path, console: Console) -> list[Target]:
+    """The files that are not there yet."""
+    wanted = []
+    for part in parts:
+        for file in part.files:
+            target = Target(
+                url=f"{base}/{part.repository}/resolve/{part.revision}/{file.source}",
+                path=directory / file.path,
+                size=file.size,
+                sha256=file.sha256,
+            )
+            if target.complete():
+                console.print(f"{target.path}: already there", highlight=False)
+            else:
+                wanted.append(target)
+    return wanted
+
+
+def _require_room(directory: Path, wanted: Sequence[Target]) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"{directory} cannot be made: {error.strerror}", remedy="choose another folder"
+        ) from error
+    missing = sum(target.missing() for target in wanted)
+    free = shutil.disk_usage(directory).free
+    if missing and missing + _MARGIN > free:
+        raise SetupError(
+            f"{directory} has {free / 1e9:.2f} GB free, the download needs {missing / 1e9:.2f} GB",
+            remedy="free some space, or choose a folder on another disk",
+        )
+
+
+def _download(loader: Downloader, target: Target, console: Console) -> None:
+    if console.is_terminal:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        ) as bar:
+            task = bar.add_task(target.path.name, total=target.size)
+            loader.fetch(target, lambda done, total: bar.update(task, completed=done, total=total))
+        return
+    console.print(f"{target.path}: downloading", highlight=False)
+    shown = 0.0
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal shown
+        if total and done / total >= shown + _QUIET_STEP:
+            shown = done / total
+            console.print(f"{target.path}: {shown:.0%} of {total / 1e6:.0f} MB", highlight=False)
+
+    loader.fetch(target, report)
+
+
+def _write_notice(directory: Path, parts: Sequence[Part]) -> None:
+    """Leave the licences beside the weights: the restrictions travel with them."""
+    path = directory / NOTICE_FILE
+    known = path.read_text() if path.is_file() else ""
+    added = [text for text in (licence_text([part]) + "\n" for part in parts) if text not in known]
+    path.write_text(known + "".join(added))

@@ -1,58 +1,82 @@
-"""The official weights: where they are, pinned to a commit and a hash, and on which terms."""
+"""The official weights: where each file comes from, what it must hash to, what its licence asks.
+
+Sizes and SHA-256 sums come from public records of the files at these revisions; several
+independent ones agree on each. A file without a sum is small and not in the hub's LFS store: it
+is checked against the hub's own ETag at the pinned revision, which for such files is their git
+blob hash.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+_OPENRAIL: Final = (
+    "Not to be used: to break the law; to exploit or harm minors; to spread false information "
+    "meant to harm; to harass, defame or discriminate against people; with personal data that can "
+    "harm them; for fully automated decisions on people's rights; to exploit the weak; for medical "
+    "advice; for law enforcement, justice, immigration or asylum decisions. Whoever you pass "
+    "the weights or a service made with them on to must be bound to the same restrictions."
+)
 
 
 @dataclass(frozen=True)
-class File:
-    """One file of a repository on the model hub.
+class WeightFile:
+    """One file of a part.
 
     Attributes:
-        name: path in that repository.
-        path: where it goes in MuseTalk's layout.
-        size: bytes.
-        sha256: of the content.
+        source: path inside the hub's repository.
+        path: path inside the checkpoint (MuseTalk's ``models/`` layout).
+        size: bytes; None where it is not known.
+        sha256: hex digest; None where the hub's ETag at the pinned revision is the check.
     """
 
-    name: str
+    source: str
     path: str
-    size: int
-    sha256: str
+    size: int | None
+    sha256: str | None
 
 
 @dataclass(frozen=True)
 class Part:
-    """Files that belong together, from one commit of one repository.
+    """Files of one origin and licence.
 
     Attributes:
+        name: what ``--only`` takes.
+        purpose: what the project uses it for.
         repository: on the hub.
-        revision: commit.
-        licence: what applies to these weights, in one line.
-        files: what is fetched of it.
+        revision: full commit hash.
+        licence: its name and where it is stated.
+        restrictions: what a user must keep to beyond naming the authors; empty for none.
+        files: what is fetched.
     """
 
+    name: str
+    purpose: str
     repository: str
     revision: str
     licence: str
-    files: tuple[File, ...]
+    restrictions: str
+    files: tuple[WeightFile, ...]
 
 
-PARTS: dict[str, Part] = {
-    "musetalk": Part(
-        "TMElyralab/MuseTalk",
-        "3ef28bc5cff08c90ad8178a25f1b570cd800170f",
-        "code MIT; the weights' page says creativeml-openrail-m: commercial use is allowed, its "
-        "use restrictions (no deception, no harm to persons, ...) pass on to your users",
-        (
-            File(
+PARTS: Final[tuple[Part, ...]] = (
+    Part(
+        name="musetalk",
+        purpose="UNet: moves the mouth",
+        repository="TMElyralab/MuseTalk",
+        revision="3ef28bc5cff08c90ad8178a25f1b570cd800170f",
+        licence="CreativeML OpenRAIL-M by the tag of its model page; its README allows any use, "
+        "commercial too (keep to the stricter one, or ask the authors)",
+        restrictions=_OPENRAIL,
+        files=(
+            WeightFile(
                 "musetalkV15/musetalk.json",
                 "musetalkV15/musetalk.json",
                 748,
                 "5b6923aee04d71692e0e9846c471e0a4ea07a4f686d39545e472bd4ba17e1b47",
             ),
-            File(
+            WeightFile(
                 "musetalkV15/unet.pth",
                 "musetalkV15/unet.pth",
                 3_400_074_924,
@@ -60,18 +84,21 @@ PARTS: dict[str, Part] = {
             ),
         ),
     ),
-    "sd-vae": Part(
-        "stabilityai/sd-vae-ft-mse",
-        "31f26fdeee1355a5c34592e401dd41e45d25a493",
-        "MIT",
-        (
-            File(
+    Part(
+        name="sd-vae",
+        purpose="VAE: pictures to latents and back",
+        repository="stabilityai/sd-vae-ft-mse",
+        revision="31f26fdeee1355a5c34592e401dd41e45d25a493",
+        licence="MIT",
+        restrictions="",
+        files=(
+            WeightFile(
                 "config.json",
                 "sd-vae/config.json",
                 547,
                 "92d3dfb746fca211a2c9e019e285f8597412211728dce3c5bcf4eda0f2d62e7e",
             ),
-            File(
+            WeightFile(
                 "diffusion_pytorch_model.safetensors",
                 "sd-vae/diffusion_pytorch_model.safetensors",
                 334_643_276,
@@ -79,18 +106,27 @@ PARTS: dict[str, Part] = {
             ),
         ),
     ),
-    "whisper": Part(
-        "openai/whisper-tiny",
-        "169d4a4341b33bc18d8881c4b69c2e104e1cc0af",
-        "MIT (code), Apache-2.0 (model card)",
-        (
-            File(
+    Part(
+        name="whisper",
+        purpose="speech to features",
+        repository="openai/whisper-tiny",
+        revision="169d4a4341b33bc18d8881c4b69c2e104e1cc0af",
+        licence="Apache-2.0 (model page), MIT (OpenAI's own repository)",
+        restrictions="",
+        files=(
+            WeightFile(
                 "config.json",
                 "whisper/config.json",
                 1_983,
                 "ffdccec4f3211f4c63310f2b7098f309fe70f3952cedc5e4d11e43f5b2379b98",
             ),
-            File(
+            WeightFile(
+                "preprocessor_config.json",
+                "whisper/preprocessor_config.json",
+                184_990,
+                "9b5cd03a36fbb8a627c64d98a5b5b126ead95a77720723944487311f0110b666",
+            ),
+            WeightFile(
                 "model.safetensors",
                 "whisper/model.safetensors",
                 151_061_672,
@@ -98,13 +134,16 @@ PARTS: dict[str, Part] = {
             ),
         ),
     ),
-    "face-parsing": Part(
-        "ManyOtherFunctions/face-parse-bisent",
-        "0073b233a5a3c4b1377d4dbf49245017938a72b5",
-        "code MIT; trained on CelebAMask-HQ, whose terms are non-commercial: without this part "
-        "masks come from face landmarks",
-        (
-            File(
+    Part(
+        name="face-parsing",
+        purpose="the blend mask",
+        repository="ManyOtherFunctions/face-parse-bisent",
+        revision="0073b233a5a3c4b1377d4dbf49245017938a72b5",
+        licence="MIT (face-parsing.PyTorch); this copy of it is tagged WTFPL",
+        restrictions="Trained on CelebAMask-HQ, whose terms allow non-commercial research only. "
+        "Without this part masks follow the landmarks of the face.",
+        files=(
+            WeightFile(
                 "79999_iter.pth",
                 "face-parse-bisent/79999_iter.pth",
                 53_289_463,
@@ -112,12 +151,16 @@ PARTS: dict[str, Part] = {
             ),
         ),
     ),
-    "taesd": Part(
-        "madebyollin/taesd",
-        "614f76814bbe30edbe2e627ace1c2234c81a2c0e",
-        "MIT; the fast decoder",
-        (
-            File(
+    Part(
+        name="taesd",
+        purpose="the fast decoder",
+        repository="madebyollin/taesd",
+        revision="614f76814bbe30edbe2e627ace1c2234c81a2c0e",
+        licence="MIT",
+        restrictions="",
+        files=(
+            WeightFile("config.json", "taesd/config.json", None, None),
+            WeightFile(
                 "diffusion_pytorch_model.safetensors",
                 "taesd/diffusion_pytorch_model.safetensors",
                 9_793_292,
@@ -125,23 +168,5 @@ PARTS: dict[str, Part] = {
             ),
         ),
     ),
-}
-
-# TAESD's own config is AutoencoderTiny's default in every field that matters; its hash at this
-# commit is not known to us, so it is written here instead of being fetched unchecked.
-TAESD_CONFIG = {
-    "_class_name": "AutoencoderTiny",
-    "act_fn": "relu",
-    "block_out_channels": [64, 64, 64, 64],
-    "decoder_block_out_channels": [64, 64, 64, 64],
-    "encoder_block_out_channels": [64, 64, 64, 64],
-    "in_channels": 3,
-    "latent_channels": 4,
-    "latent_magnitude": 3,
-    "latent_shift": 0.5,
-    "num_decoder_blocks": [3, 3, 3, 1],
-    "num_encoder_blocks": [1, 3, 3, 3],
-    "out_channels": 3,
-    "scaling_factor": 1.0,
-    "upsampling_scaling_factor": 2,
-}
+)
+"""What the project reads, most important first."""

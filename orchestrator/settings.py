@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     # Where things are
     repository: Path = ROOT / "model_repository" / "cpu"
     cache_dir: Path = Path.home() / ".cache" / "musetalk-serving"
+    hf_endpoint: str = "https://huggingface.co"
 
     # Service
     host: str = "127.0.0.1"
