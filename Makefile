@@ -6,6 +6,10 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 # Only its tritonserver folder is used: its own pins (old numpy) must not decide ours.
 PYTRITON := nvidia-pytriton==0.7.0
 SYSTEM_PYTHON := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3.10)
+# PYTHON=/path/to/python3.12 chooses the interpreter; TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# keeps CUDA's wheels (5 GB) away where PyPI would bring them along with torch.
+PYTHON ?=
+TORCH_INDEX ?=
 ARGS ?=
 
 .PHONY: help setup setup-dev serve test check demo bench load lock doctor clean
@@ -18,8 +22,8 @@ help:
 
 $(VENV)/.serve: pyproject.toml constraints.txt orchestrator/preflight.py
 	@[ -n "$(SYSTEM_PYTHON)" ] || { echo "make: no Python on PATH: install Python 3.11 (apt-get install python3 python3-venv)" >&2; exit 1; }
-	@python=$$($(SYSTEM_PYTHON) orchestrator/preflight.py) && \
-	  { [ -x $(BIN)/python ] || "$$python" -m venv $(VENV); }
+	@python=$$(PYTHON="$(PYTHON)" $(SYSTEM_PYTHON) orchestrator/preflight.py) && \
+	  { $(BIN)/python -c 'import pip' 2>/dev/null || "$$python" -m venv --clear $(VENV); }
 	@echo "Installing the serving packages (a few minutes the first time)"
 	@$(PIP) -e '.[piper]'
 	@$(PIP) --no-deps $(PYTRITON)
@@ -27,7 +31,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt orchestrator/preflight.py
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "Installing the export and development packages"
-	@$(PIP) torch -e '.[piper,export,dev]'
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[piper,export,dev]'
 	@touch $@
 
 setup: $(VENV)/.serve
