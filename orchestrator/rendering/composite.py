@@ -59,10 +59,12 @@ def composite(
     x1, y1 = min(bx1, mask.x1, width), min(by1, mask.y1, height)
     if x0 >= x1 or y0 >= y1 or strength <= 0:
         return result
-    resized = cv2.resize(face, (bx1 - bx0, by1 - by0), interpolation=cv2.INTER_LINEAR)
+    resized = np.asarray(
+        cv2.resize(face, (bx1 - bx0, by1 - by0), interpolation=cv2.INTER_LINEAR), dtype=np.uint8
+    )
     alpha = mask.alpha[y0 - mask.y0 : y1 - mask.y0, x0 - mask.x0 : x1 - mask.x0]
     if strength < 1:
-        alpha = cv2.convertScaleAbs(alpha, alpha=strength)
+        alpha = np.asarray(cv2.convertScaleAbs(alpha, alpha=strength), dtype=np.uint8)
     rows = max(1, _TILE_ELEMENTS // ((x1 - x0) * 3))
     for top in range(y0, y1, rows):
         bottom = min(top + rows, y1)

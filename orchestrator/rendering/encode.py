@@ -326,7 +326,7 @@ def _working_folder(output: Path) -> Path:
 
 def _write_frames(pipe: int, frames: Sequence[U8]) -> None:
     for frame in frames:
-        view = memoryview(to_i420(frame)).cast("B")
+        view = memoryview(to_i420(frame).data).cast("B")
         while view:
             view = view[os.write(pipe, view) :]
 
@@ -346,7 +346,7 @@ def _publish(whole: Path, output: Path) -> int:
     with whole.open("rb+") as file:
         os.fsync(file.fileno())
     size = whole.stat().st_size
-    os.replace(whole, output)
+    whole.replace(output)
     return size
 
 

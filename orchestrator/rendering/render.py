@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -79,7 +79,7 @@ async def render_speech(
     options: RenderOptions,
     times: StageTimes,
     first_frame: int = 0,
-) -> AsyncIterator[Chunk]:
+) -> AsyncGenerator[Chunk, None]:
     """Render one utterance.
 
     Args:
@@ -149,7 +149,7 @@ async def idle_frames(
     times: StageTimes,
     first_frame: int,
     last_face: U8 | None = None,
-) -> AsyncIterator[list[U8]]:
+) -> AsyncGenerator[list[U8], None]:
     """The avatar without the model, for pauses.
 
     Args:
@@ -178,7 +178,7 @@ def source_index(avatar: Avatar, frame: int, fps: int) -> int:
     return avatar.cycle_index(frame * avatar.fps // fps)
 
 
-async def prefetch(source: AsyncIterator[T], depth: int = AHEAD) -> AsyncIterator[T]:
+async def prefetch(source: AsyncGenerator[T, None], depth: int = AHEAD) -> AsyncGenerator[T, None]:
     """Let a stage work ahead of the next one, by at most ``depth`` items.
 
     Args:
@@ -207,9 +207,7 @@ async def prefetch(source: AsyncIterator[T], depth: int = AHEAD) -> AsyncIterato
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            await close()
+        await source.aclose()
 
 
 async def _lipsync(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,10 @@ from orchestrator.replies.sentences import Sentence, split_sentences
 from orchestrator.settings import Settings
 from orchestrator.speech import SAMPLE_RATE
 from orchestrator.speech.decode import decode_audio
-from orchestrator.speech.ffmpeg import run_ffmpeg
+from orchestrator.speech.resample import resample
 from orchestrator.speech.tts import SpeechSynthesizer
 
 I16 = npt.NDArray[np.int16]
-
-_RESAMPLE_TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Recording:
 
     async def utterances(
         self, synthesizer: SpeechSynthesizer, times: StageTimes
-    ) -> AsyncIterator[Utterance]:
+    ) -> AsyncGenerator[Utterance, None]:
         """The recording as it is; arguments as for ``Text``."""
         yield Utterance(self.pcm, self.sound, None, 1.0)
 
@@ -74,7 +72,7 @@ class Text:
 
     async def utterances(
         self, synthesizer: SpeechSynthesizer, times: StageTimes
-    ) -> AsyncIterator[Utterance]:
+    ) -> AsyncGenerator[Utterance, None]:
         """Speak the sentences one after the other.
 
         Args:
@@ -137,22 +135,7 @@ async def _synthesize(synthesizer: SpeechSynthesizer, text: str) -> tuple[I16, I
     if not pieces:
         raise SpeechError(f"{synthesizer.name} said nothing for {text[:40]!r}")
     pcm = np.concatenate(pieces)
-    speech, sound = await asyncio.gather(
-        _resample(pcm, rate, SAMPLE_RATE), _resample(pcm, rate, AUDIO_RATE)
+    return (
+        await asyncio.to_thread(resample, pcm, rate, SAMPLE_RATE),
+        await asyncio.to_thread(resample, pcm, rate, AUDIO_RATE),
     )
-    return speech, sound
-
-
-async def _resample(pcm: I16, rate: int, wanted: int) -> I16:
-    """I16[S] mono at another rate, by ffmpeg; exactly S*wanted/rate samples, rounded."""
-    if rate == wanted:
-        return pcm
-    raw = ("-f", "s16le", "-ac", "1")
-    data = await run_ffmpeg(
-        [*raw, "-ar", str(rate), "-i", "pipe:0", *raw, "-ar", str(wanted), "pipe:1"],
-        pcm.astype("<i2").tobytes(),
-        timeout=_RESAMPLE_TIMEOUT,
-    )
-    resampled = np.frombuffer(data, "<i2")
-    length = round(len(pcm) * wanted / rate)
-    return np.pad(resampled[:length], (0, max(0, length - len(resampled)))).astype(np.int16)

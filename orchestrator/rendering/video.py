@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Piece:
 
 async def speak_to_file(
     avatar: Avatar,
-    utterances: AsyncIterator[Utterance],
+    utterances: AsyncGenerator[Utterance, None],
     output: Path,
     *,
     inference: Inference,
@@ -100,7 +100,7 @@ async def speak_to_file(
                 await writer.write(piece.frames)
             done += piece.share
             if progress is not None:
-                progress(min(done, 1.0), times.frames)
+                progress(min(round(done, 6), 1.0), times.frames)
         if not times.frames:
             raise MediaError("the speech is shorter than one frame of video")
         with times.measure("finish"):
@@ -112,11 +112,11 @@ async def speak_to_file(
 
 async def _pieces(
     avatar: Avatar,
-    utterances: AsyncIterator[Utterance],
+    utterances: AsyncGenerator[Utterance, None],
     inference: Inference,
     options: RenderOptions,
     times: StageTimes,
-) -> AsyncIterator[Piece]:
+) -> AsyncGenerator[Piece, None]:
     """Frames and sound of all utterances, on one grid of frames.
 
     Each utterance starts on a frame. The frames of the grid that its speech does not fill to the

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -183,7 +183,7 @@ class Source:
     def __init__(self, end: int | Exception) -> None:
         self.end, self.made, self.closed = end, 0, False
 
-    async def items(self) -> AsyncIterator[int]:
+    async def items(self) -> AsyncGenerator[int, None]:
         try:
             while not (isinstance(self.end, int) and self.made >= self.end):
                 if isinstance(self.end, Exception) and self.made == 3:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def utterance(seconds: float, pause: float | None, share: float = 1.0) -> Uttera
     return Utterance(pcm, (9000 * np.sin(2000 * t)).astype(np.int16), pause, share)
 
 
-async def stream(*utterances: Utterance) -> AsyncIterator[Utterance]:
+async def stream(*utterances: Utterance) -> AsyncGenerator[Utterance, None]:
     for item in utterances:
         yield item
 
@@ -134,7 +134,7 @@ async def test_a_failing_server_leaves_nothing(
 
 
 async def test_a_failing_voice_leaves_nothing(tmp_path: Path, avatar: Any, inference: Any) -> None:
-    async def breaks() -> AsyncIterator[Utterance]:
+    async def breaks() -> AsyncGenerator[Utterance, None]:
         yield utterance(1, 0.2, 0.5)
         raise SpeechError("no voice")
 
@@ -157,7 +157,7 @@ async def test_cancelling_stops_everything(
     inference = make_inference(delay=0.05)
     closed = asyncio.Event()
 
-    async def endless() -> AsyncIterator[Utterance]:
+    async def endless() -> AsyncGenerator[Utterance, None]:
         try:
             while True:
                 yield utterance(1, 0.1, 0.001)

@@ -1,0 +1,191 @@
+"""Everything that one video needs, held together: Triton, the avatars, the voice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from orchestrator.avatars.avatar import Avatar
+from orchestrator.avatars.prepare import prepare_avatar
+from orchestrator.avatars.store import AvatarStore
+from orchestrator.errors import NotFoundError, SetupError
+from orchestrator.inference import Inference, connect
+from orchestrator.rendering.encode import Mp4Info
+from orchestrator.rendering.provenance import Provenance
+from orchestrator.rendering.render import RenderOptions
+from orchestrator.rendering.script import Recording, Script
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.rendering.video import Progress, speak_to_file
+from orchestrator.settings import Settings
+from orchestrator.speech.tts import SpeechSynthesizer, synthesizer
+
+MODEL: Final = "MuseTalk v1.5"
+
+
+class Renderer:
+    """Renders videos; several at a time may share one.
+
+    Args:
+        settings: of the process.
+        inference: Triton.
+        store: the avatars.
+        voice: speaks the texts.
+        batch: frames in one request, at most what the server's ``lipsync`` takes.
+        weights: identifier of the weights that the server runs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        inference: Inference,
+        store: AvatarStore,
+        voice: SpeechSynthesizer,
+        *,
+        batch: int,
+        weights: str,
+    ) -> None:
+        self.inference = inference
+        self._settings = settings
+        self._store = store
+        self._voice = voice
+        self._batch = batch
+        self._weights = weights
+
+    def avatar_names(self) -> list[str]:
+        """Names of the avatars."""
+        return self._store.list()
+
+    async def avatar(self, name: str | None) -> Avatar:
+        """Find an avatar.
+
+        Args:
+            name: of the avatar; None takes the default one, the first by name.
+
+        Raises:
+            NotFoundError: there is no such avatar, or none at all.
+        """
+        names = await asyncio.to_thread(self.avatar_names)
+        if name is None and not names:
+            raise NotFoundError("there is no avatar yet", remedy="musetalk avatar add FILE")
+        if name is not None and name not in names:
+            raise NotFoundError(
+                f"there is no avatar {name!r}", remedy=f"there are: {', '.join(names) or 'none'}"
+            )
+        return await asyncio.to_thread(self._store.get, name or names[0])
+
+    async def avatar_of_file(
+        self,
+        source: Path,
+        *,
+        name: str,
+        consent: str,
+        progress: Callable[[float], None] | None = None,
+    ) -> Avatar:
+        """Prepare an avatar from a picture or video.
+
+        Args:
+            source: the picture or video.
+            name: for the avatar.
+            consent: who agreed to the use of their face.
+            progress: told the part that is done, 0 to 1.
+
+        Raises:
+            MuseTalkError: no usable face, or no usable file.
+        """
+        return await prepare_avatar(
+            source,
+            inference=self.inference,
+            settings=self._settings,
+            name=name,
+            consent=consent,
+            progress=progress,
+        )
+
+    async def speak(
+        self,
+        script: Script,
+        avatar: Avatar,
+        output: Path,
+        *,
+        fps: int,
+        times: StageTimes,
+        progress: Progress | None = None,
+    ) -> Mp4Info:
+        """Render a script into a file; see ``speak_to_file``.
+
+        Args:
+            script: what is said.
+            avatar: who says it.
+            output: the MP4 to write.
+            fps: frames a second, 8 to 49.
+            times: gets the time of each stage.
+            progress: told after each batch.
+
+        Raises:
+            MuseTalkError: any stage failed; no file is left then.
+        """
+        voice = "" if isinstance(script, Recording) else self._voice.name
+        return await speak_to_file(
+            avatar,
+            script.utterances(self._voice, times),
+            output,
+            inference=self.inference,
+            options=RenderOptions(
+                fps=fps, batch=self._batch, timeout=self._settings.inference_timeout
+            ),
+            provenance=Provenance(MODEL, self._weights, avatar.name, voice),
+            times=times,
+            progress=progress,
+        )
+
+
+@asynccontextmanager
+async def open_renderer(settings: Settings) -> AsyncIterator[Renderer]:
+    """Connect to Triton, or start it, and open the avatars and the voice.
+
+    Args:
+        settings: of the process.
+
+    Raises:
+        MuseTalkError: Triton, the avatars or the voice cannot be used; the message says why.
+    """
+    voice = synthesizer(settings)
+    try:
+        async with connect(settings) as inference:
+            largest = (await inference.model_config("lipsync")).max_batch
+            yield Renderer(
+                settings,
+                inference,
+                avatar_store(settings),
+                voice,
+                batch=min(settings.batch, largest),
+                weights=await asyncio.to_thread(weights_id, settings),
+            )
+    finally:
+        await voice.close()
+
+
+def avatar_store(settings: Settings) -> AvatarStore:
+    """The prepared avatars of this machine."""
+    return AvatarStore(settings.cache_dir / "avatars")
+
+
+def weights_id(settings: Settings) -> str:
+    """Identifier of the weights: from the repository's manifest, or the address of the server.
+
+    Raises:
+        SetupError: the manifest cannot be read.
+    """
+    if settings.triton is not None:
+        return f"of the server {settings.triton}"
+    path = settings.repository / "manifest.json"
+    try:
+        return str(json.loads(path.read_text())["weights_id"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SetupError(
+            f"{path} cannot be read: {error}", remedy="build the repository again"
+        ) from error

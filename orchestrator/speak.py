@@ -1,0 +1,257 @@
+"""Bodies of ``musetalk speak`` and ``musetalk avatar``: what the terminal shows around the work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from orchestrator.avatars.avatar import Avatar
+from orchestrator.avatars.sheet import contact_sheet
+from orchestrator.errors import UsageError
+from orchestrator.rendering.encode import Mp4Info
+from orchestrator.rendering.renderer import Renderer, avatar_store, open_renderer
+from orchestrator.rendering.script import Script, read_recording, read_text
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.settings import Settings
+
+T = TypeVar("T")
+
+_LINE_EVERY: Final = 0.25
+"""Where there is no terminal, one line for each such part of the work."""
+
+_STAGE_NAMES: Final = {
+    "speech": "text to speech",
+    "features": "speech features (Whisper)",
+    "lipsync": "waiting for mouths (Triton)",
+    "composite": "compositing",
+    "encode": "H.264 encoding",
+    "finish": "AAC, index, publishing",
+}
+
+
+def speak(
+    settings: Settings,
+    *,
+    text: str | None,
+    audio: Path | None,
+    avatar: str | None,
+    output: Path,
+    consent: str | None,
+) -> None:
+    """Render one video and print where the time went.
+
+    Args:
+        settings: of the process.
+        text: what the avatar says, or
+        audio: a file with recorded speech.
+        avatar: name of an avatar, or path of a picture or video; None takes the default one.
+        output: the MP4 to write.
+        consent: who agreed to the use of their face; needed for a picture or video.
+
+    Raises:
+        MuseTalkError: it could not be done; nothing is left at ``output`` then.
+    """
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", remedy="name a file to write")
+    console = Console(stderr=True)
+
+    async def work() -> tuple[Mp4Info, StageTimes]:
+        script: Script
+        if audio is not None:
+            script = await read_recording(audio, settings)
+        else:
+            script = read_text(text or "", settings)
+        times = StageTimes()
+        console.print(_connecting(settings))
+        async with open_renderer(settings) as renderer:
+            chosen = await _choose(renderer, console, avatar, consent)
+            with _progress(console, f"Rendering {chosen.name}") as progress:
+                info = await renderer.speak(
+                    script, chosen, output, fps=settings.fps, times=times, progress=progress
+                )
+        return info, times
+
+    info, times = _run(work())
+    Console().print(_table(times))
+    _say(
+        f"{output}: {info.frames} frames, {info.seconds:.2f} s, {info.size / 1e6:.2f} MB; "
+        f"rendered in {times.wall:.2f} s, real-time factor {times.real_time_factor:.2f}"
+    )
+
+
+async def _choose(
+    renderer: Renderer, console: Console, avatar: str | None, consent: str | None
+) -> Avatar:
+    """The avatar of a name, or one prepared from a file."""
+    source = Path(avatar or "")
+    is_name = avatar is None or avatar in await asyncio.to_thread(renderer.avatar_names)
+    if is_name or not await asyncio.to_thread(source.is_file):
+        return await renderer.avatar(avatar)
+    if not consent:
+        raise UsageError(
+            f"whose face is in {source}, and did they agree to this?",
+            remedy='say so with --consent "..."; it is kept with the avatar',
+        )
+    with _progress(console, f"Preparing {source.name}") as progress:
+        return await renderer.avatar_of_file(
+            source,
+            name=source.stem,
+            consent=consent,
+            progress=lambda part: progress(part, 0),
+        )
+
+
+def avatar_add(settings: Settings, *, source: Path, name: str, consent: str) -> None:
+    """Prepare an avatar from a picture or a video and keep it under a name.
+
+    Args:
+        settings: of the process.
+        source: the picture or video.
+        name: to find it by.
+        consent: who agreed to the use of their face, and how; kept with the avatar.
+
+    Raises:
+        MuseTalkError: it could not be prepared; nothing is kept then.
+    """
+    console = Console(stderr=True)
+
+    async def work() -> Avatar:
+        console.print(_connecting(settings))
+        async with open_renderer(settings) as renderer:
+            with _progress(console, f"Preparing {name}") as progress:
+                prepared = await renderer.avatar_of_file(
+                    source, name=name, consent=consent, progress=lambda part: progress(part, 0)
+                )
+            await asyncio.to_thread(avatar_store(settings).add, prepared)
+            return prepared
+
+    avatar = _run(work())
+    _say(f"{name}: {len(avatar)} frames, {avatar.width}x{avatar.height}")
+    for note in avatar.metadata.get("notes", []):
+        _say(f"note: {note}")
+
+
+def avatar_list(settings: Settings) -> None:
+    """Print a table of the avatars."""
+    table = Table("name", "frames", "size", "consent")
+    store = avatar_store(settings)
+    for name in store.list():
+        avatar = store.get(name)
+        table.add_row(
+            name,
+            str(len(avatar)),
+            f"{avatar.width}x{avatar.height}",
+            str(avatar.metadata.get("consent", "")),
+        )
+    Console().print(table if table.row_count else "no avatars yet: musetalk avatar add FILE")
+
+
+def avatar_show(settings: Settings, *, name: str, output: Path) -> None:
+    """Write a contact sheet of an avatar's boxes and masks.
+
+    Args:
+        settings: of the process.
+        name: of the avatar.
+        output: the PNG to write.
+
+    Raises:
+        NotFoundError: there is no such avatar.
+        UsageError: the picture cannot be written there.
+    """
+    sheet = contact_sheet(avatar_store(settings).get(name))
+    _, png = cv2.imencode(".png", sheet)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(png.tobytes())
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from error
+    _say(f"{output}: {sheet.shape[1]}x{sheet.shape[0]}")
+
+
+def avatar_remove(settings: Settings, *, name: str) -> None:
+    """Delete an avatar.
+
+    Raises:
+        NotFoundError: there is no such avatar.
+    """
+    avatar_store(settings).remove(name)
+    _say(f"{name} is removed")
+
+
+def _say(line: str) -> None:
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _connecting(settings: Settings) -> str:
+    return "Starting Triton" if settings.triton is None else f"Connecting to {settings.triton}"
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C and SIGTERM cancel, so that nothing half-done is left.
+
+    Raises:
+        KeyboardInterrupt: after either signal.
+    """
+
+    async def guarded() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+@contextlib.contextmanager
+def _progress(console: Console, what: str) -> Iterator[Callable[[float, int], None]]:
+    """A progress bar on a terminal, a line for each quarter of the work elsewhere."""
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[frames]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            row = bar.add_task(what, total=1.0, frames="")
+
+            def move(part: float, frames: int) -> None:
+                bar.update(row, completed=part, frames=f"{frames} frames" if frames else "")
+
+            yield move
+        return
+    said = 0.0
+
+    def tell(part: float, frames: int) -> None:
+        nonlocal said
+        if part >= said + _LINE_EVERY or (part >= 1 > said):
+            said = part
+            counted = f", {frames} frames" if frames else ""
+            console.print(f"{what}: {part:.0%}{counted}", highlight=False)
+
+    yield tell
+
+
+def _table(times: StageTimes) -> Table:
+    """Time by stage; they overlap, so their sum is more than the whole."""
+    table = Table("stage", title="Time in each stage (they overlap)", title_justify="left")
+    table.add_column("seconds", justify="right")
+    table.add_column("ms a frame", justify="right")
+    rows = [(_STAGE_NAMES[stage], seconds) for stage, seconds in times.seconds.items()]
+    for name, seconds in [*rows, ("from start to file", times.wall)]:
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / times.frames * 1000:.1f}")
+    return table
