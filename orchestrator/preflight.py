@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from pathlib import Path
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.10")
 """Supported versions, best tested first."""
@@ -24,7 +24,8 @@ _PROBE = """
 import ctypes, importlib.util, sys, sysconfig
 name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]
 shared = False
-for candidate in (name, sysconfig.get_config_var('LIBDIR') + '/' + name):
+folders = (sysconfig.get_config_var('LIBDIR'), sys.base_prefix + '/lib')
+for candidate in [name] + [folder + '/' + name for folder in folders if folder]:
     try:
         ctypes.CDLL(candidate)
         shared = True
@@ -57,52 +58,71 @@ class Facts:
 
     system: str
     machine: str
-    glibc: Optional[Tuple[int, int]]
+    glibc: tuple[int, int] | None
     free_gb: float
     installer: str
     """``apt``, ``dnf``, ``pacman``, ``zypper``, or empty."""
-    interpreters: Tuple[Interpreter, ...]
+    root: bool
+    interpreters: tuple[Interpreter, ...]
 
 
-_INSTALL: Dict[str, str] = {
-    "apt": "sudo apt-get install -y {packages}",
-    "dnf": "sudo dnf install -y {packages}",
-    "zypper": "sudo zypper install -y {packages}",
-    "pacman": "sudo pacman -S --needed {packages}",
+_INSTALL: dict[str, str] = {
+    "apt": "apt-get install -y",
+    "dnf": "dnf install -y",
+    "zypper": "zypper install -y",
+    "pacman": "pacman -S --needed",
+}
+_DEFAULT_PACKAGES: dict[str, str] = {
+    "apt": "python3 python3-venv python3-dev",
+    "dnf": "python3.12 python3.12-libs",
+    "zypper": "python313 libpython3_13-1_0",
+}
+"""A supported Python with its shared library; Arch Linux has only the newest one."""
+_VERSION_PACKAGES: dict[str, str] = {
+    "apt": "libpython{dot} python{dot}-venv",
+    "dnf": "python{dot}-libs",
+    "zypper": "libpython{under}-1_0",
 }
 
 
-def _packages(installer: str, version: str) -> str:
-    if installer == "apt":
-        return "python{0} python{0}-venv libpython{0}".format(version)
-    if installer == "dnf":
-        return "python{0} python{0}-libs".format(version)
-    if installer == "zypper":
-        short = version.replace(".", "")
-        return "python{0} libpython{1}-1_0".format(short, version.replace(".", "_"))
-    return "python"
+def _command(facts: Facts, packages: str) -> str:
+    sudo = "" if facts.root else "sudo "
+    return f"{sudo}{_INSTALL[facts.installer]} {packages}"
 
 
-def _mend(facts: Facts, version: str) -> str:
-    command = _INSTALL.get(facts.installer)
-    if command is None:
-        return "install CPython {} with its shared library and venv module".format(version)
-    return command.format(packages=_packages(facts.installer, version))
+def _install_python(facts: Facts) -> str:
+    packages = _DEFAULT_PACKAGES.get(facts.installer)
+    if packages is not None:
+        return _command(facts, packages)
+    uv = _command(facts, "uv") if facts.installer else "install uv"
+    return uv + " && uv python install 3.12 && make setup PYTHON=$(uv python find 3.12)"
 
 
-def choose(facts: Facts) -> Optional[Interpreter]:
+def _complete_python(facts: Facts, found: Interpreter) -> str:
+    """What adds the shared library and venv to an interpreter."""
+    packages = _VERSION_PACKAGES.get(facts.installer)
+    if packages is not None and found.path.startswith("/usr/bin/"):
+        under = found.version.replace(".", "_")
+        return _command(facts, packages.format(dot=found.version, under=under))
+    return (
+        "build it with --enable-shared (PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install "
+        f"{found.version}), or name another one: make setup PYTHON=/usr/bin/python3"
+    )
+
+
+def choose(facts: Facts) -> Interpreter | None:
     """The interpreter to use, or None when none will do."""
     usable = [found for found in facts.interpreters if found.usable]
     return min(usable, key=lambda found: VERSIONS.index(found.version), default=None)
 
 
-def problems(facts: Facts) -> List[str]:
+def problems(facts: Facts) -> list[str]:
     """What stands in the way, one line each, with the command that mends it."""
     found = []
     if facts.system != "Linux" or facts.machine not in ("x86_64", "AMD64"):
         found.append(
-            "this is {} on {}; the Triton server runs on x86-64 Linux only: use such a machine, "
-            "or a container of it".format(facts.system, facts.machine)
+            f"this is {facts.system} on {facts.machine}; the Triton server runs on x86-64 Linux only: use such a machine, "
+            "or a container of it"
         )
         return found
     if facts.glibc is None or facts.glibc < GLIBC:
@@ -115,8 +135,8 @@ def problems(facts: Facts) -> List[str]:
         found.append(_python_problem(facts))
     if facts.free_gb < DISK_GB:
         found.append(
-            "{:.1f} GB free here, set-up needs {:.0f} GB: free some, or clone to another "
-            "disk".format(facts.free_gb, DISK_GB)
+            f"{facts.free_gb:.1f} GB free here, set-up needs {DISK_GB:.0f} GB: free some, or clone to another "
+            "disk"
         )
     return found
 
@@ -124,16 +144,14 @@ def problems(facts: Facts) -> List[str]:
 def _python_problem(facts: Facts) -> str:
     supported = [found for found in facts.interpreters if found.version in VERSIONS]
     if not supported:
-        return "no Python 3.10 to 3.13 on PATH: {}".format(_mend(facts, VERSIONS[0]))
+        return f"no Python 3.10 to 3.13 on PATH: {_install_python(facts)}"
     best = min(supported, key=lambda found: VERSIONS.index(found.version))
     if not best.shared_library:
-        return "{} has no shared library libpython{}.so.1.0, which Triton loads: {}".format(
-            best.path, best.version, _mend(facts, best.version)
-        )
-    return "{} has no venv module: {}".format(best.path, _mend(facts, best.version))
+        return f"{best.path} has no shared library libpython{best.version}.so.1.0, which Triton loads: {_complete_python(facts, best)}"
+    return f"{best.path} has no venv module: {_complete_python(facts, best)}"
 
 
-def _glibc() -> Optional[Tuple[int, int]]:
+def _glibc() -> tuple[int, int] | None:
     name, version = platform.libc_ver()
     if name != "glibc":
         return None
@@ -141,7 +159,7 @@ def _glibc() -> Optional[Tuple[int, int]]:
     return int(major), int(minor)
 
 
-def _probe(path: str) -> Optional[Interpreter]:
+def _probe(path: str) -> Interpreter | None:
     try:
         output = subprocess.run(
             [path, "-c", _PROBE], capture_output=True, text=True, timeout=20, check=True
@@ -152,7 +170,7 @@ def _probe(path: str) -> Optional[Interpreter]:
     return Interpreter(executable.strip(), version, shared == "1", venv == "1")
 
 
-def gather(folder: str) -> Facts:
+def gather(folder: Path) -> Facts:
     """Look at this machine.
 
     Args:
@@ -180,13 +198,14 @@ def gather(folder: str) -> Facts:
             ),
             "",
         ),
+        root=os.geteuid() == 0,
         interpreters=tuple(interpreters),
     )
 
 
 def main() -> int:
     """Print the interpreter to use, or what is missing."""
-    facts = gather(os.getcwd())
+    facts = gather(Path.cwd())
     found = problems(facts)
     for line in found:
         sys.stderr.write("make: " + line + "\n")
