@@ -57,12 +57,14 @@ class Resnet18(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        widths = (64, 64, 128, 256, 512)
-        for stage in range(1, 5):
-            inner, outer = widths[stage - 1], widths[stage]
-            stride = 1 if stage == 1 else 2
-            blocks = nn.Sequential(BasicBlock(inner, outer, stride), BasicBlock(outer, outer, 1))
-            self.add_module(f"layer{stage}", blocks)
+        self.layer1 = self._stage(64, 64, 1)
+        self.layer2 = self._stage(64, 128, 2)
+        self.layer3 = self._stage(128, 256, 2)
+        self.layer4 = self._stage(256, 512, 2)
+
+    @staticmethod
+    def _stage(inner: int, outer: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(BasicBlock(inner, outer, stride), BasicBlock(outer, outer, 1))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """[B, 3, H, W] -> 128 channels at H/8, 256 at H/16, 512 at H/32."""

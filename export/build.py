@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import errno
 import gc
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,16 +22,18 @@ from export.modules import (
     WhisperModule,
 )
 from export.onnx_export import EXTERNAL_DATA, example_inputs, export
-from orchestrator.errors import RepositoryError, SetupError
+from export.staging import staged
+from orchestrator.errors import CheckpointError, RepositoryError, SetupError, UsageError
 
+TARGETS = ("cpu",)
+LATER_TARGETS = ("tensorrt", "onnxruntime")
+"""Named in the design; asked for, they get an answer instead of a usage error."""
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODERS = ("full", "fast")
 Progress = Callable[[str], None]
 
 
-def modules(
-    checkpoint: Checkpoint, decoder: str
-) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
+def modules(checkpoint: Checkpoint, decoder: str) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     """The models this checkpoint has weights for, each built only when it is asked for."""
     if checkpoint.whisper is not None:
         yield "whisper_encoder", lambda: WhisperModule(checkpoint.whisper_encoder())
@@ -47,40 +46,55 @@ def modules(
         yield "face_parsing", lambda: FaceParsingModule(checkpoint.face_parsing())
 
 
-def gflop(module: nn.Module, model: Model) -> float:
-    """Operations of one frame, a multiply and an add counted as two, in 10^9."""
+def rehearse(module: nn.Module, model: Model, root: Path) -> float:
+    """Run a network on one frame before it is exported.
+
+    Args:
+        module: in eval mode.
+        model: the interface that it must keep.
+        root: the checkpoint, named in errors.
+
+    Returns:
+        Operations of one frame, a multiply and an add counted as two, in 10^9.
+
+    Raises:
+        CheckpointError: its configs describe a network with another interface.
+    """
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        module(*example_inputs(model, batch=1))
+    try:
+        with torch.no_grad(), counter:
+            output = module(*example_inputs(model, batch=1))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{root}: {model.name}: the network of the config files does not run: {reason}"
+        ) from error
+    wanted = model.outputs[0]
+    shape = tuple(output.shape[1:])
+    if len(shape) != len(wanted.dims) or any(
+        dim not in (own, -1) for own, dim in zip(shape, wanted.dims, strict=True)
+    ):
+        raise CheckpointError(
+            f"{root}: {model.name}: the network of the config files gives {list(shape)}, "
+            f"MuseTalk's gives {list(wanted.dims)}"
+        )
     return round(counter.get_total_flops() / 1e9, 3)
 
 
 def _write_model(
-    folder: Path, name: str, make: Callable[[], nn.Module], precision: str
+    folder: Path, name: str, make: Callable[[], nn.Module], precision: str, root: Path
 ) -> ModelEntry:
     model = MODELS[name]
     version = folder / name / "1"
     version.mkdir(parents=True)
     module = make()
-    operations = gflop(module, model)
+    operations = rehearse(module, model, root)
     exported = export(module, model, version)
     (folder / name / "config.pbtxt").write_text(to_text(cpu_config(model, precision)))
     digest = sha256(version / "model.onnx")
     if (version / EXTERNAL_DATA).exists():
         digest += "+" + sha256(version / EXTERNAL_DATA)
     return ModelEntry(sha256=digest, parameters=exported.parameters, gflop=operations)
-
-
-def _publish(work: Path, repository: Path) -> None:
-    """Put the finished folder in place of an older repository, if there is one."""
-    work.chmod(0o755)
-    if not repository.exists():
-        work.rename(repository)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{repository.name}.old.", dir=repository.parent))
-    repository.rename(old / repository.name)
-    work.rename(repository)
-    shutil.rmtree(old)
 
 
 def build(
@@ -105,15 +119,20 @@ def build(
     Raises:
         CheckpointError: weights that do not fit, with file and key.
         RepositoryError: the folder is something else than a repository.
-        SetupError: no space left, or a target that this version does not build.
+        SetupError: no space left, or a target that this version does not build yet.
+        UsageError: an unknown target, precision or decoder.
     """
-    if target != "cpu":
+    if target in LATER_TARGETS:
         raise SetupError(
             f"target {target} is not available yet in this version", remedy="use --target cpu"
         )
+    for value, allowed in ((target, TARGETS), (precision, PRECISIONS), (decoder, DECODERS)):
+        if value not in allowed:
+            raise UsageError(f"{value} is none of {', '.join(allowed)}")
     source = Checkpoint.open(checkpoint)
     if repository.exists() and not (
-        (repository / "manifest.json").exists() or not any(repository.iterdir())
+        (repository / "manifest.json").exists()
+        or (repository.is_dir() and not any(repository.iterdir()))
     ):
         raise RepositoryError(
             f"{repository} exists and is no model repository", remedy="name another folder"
@@ -124,13 +143,11 @@ def build(
         progress(f"{name}: left out, the checkpoint has no weights for it")
     files = source.sources(fast=decoder == "fast")
     hashes = {str(path.relative_to(source.root)): sha256(path) for path in files}
-    repository.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{repository.name}.", dir=repository.parent))
-    try:
+    with staged(repository) as work:
         entries = {}
-        for name, make in available:
-            progress(f"{name}: exporting")
-            entries[name] = _write_model(work, name, make, precision)
+        for number, (name, make) in enumerate(available, 1):
+            progress(f"[{number}/{len(available)}] {name}: exporting")
+            entries[name] = _write_model(work, name, make, precision, source.root)
             gc.collect()  # the full UNet is gone before the decoder comes
         # Triton wants a version folder for an ensemble too; git keeps no empty one.
         ensemble = work / "lipsync" / "1"
@@ -149,13 +166,4 @@ def build(
             models=entries,
         )
         manifest.write(work)
-        _publish(work, repository)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise SetupError(
-                f"no space left on the disk of {repository.parent}", remedy="free some"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return manifest

@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers.utils.logging import set_verbosity_error
 from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -23,12 +24,19 @@ from export.bisenet import BiSeNet
 from export.weight_files import read_weights
 from orchestrator.errors import CheckpointError
 
-Vae = AutoencoderKL | AutoencoderTiny
+Vae: TypeAlias = AutoencoderKL | AutoencoderTiny
 Network = TypeVar("Network", bound=nn.Module)
 
-LATENT_CHANNELS = 4
-UNET_INPUT_CHANNELS = 8
-"""Masked latents and reference latents, one after the other."""
+# What the tensors between the models fix, whatever the size of the networks (design.md
+# section 3). `in_channels`: masked latents and reference latents, one after the other.
+_UNET_FACTS = {"in_channels": 8, "out_channels": 4, "cross_attention_dim": 384}
+_WHISPER_FACTS = {
+    "d_model": 384,
+    "encoder_layers": 4,
+    "num_mel_bins": 80,
+    "max_source_positions": 1500,
+}
+_VAE_FACTS = {"latent_channels": 4}
 
 _VAE_CLASSES: dict[str, type[Any]] = {
     "AutoencoderKL": AutoencoderKL,
@@ -47,11 +55,17 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file", remedy="see the checkpoint layout") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable JSON file: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected an object of settings")
     return config
+
+
+def _check(config: dict[str, Any], facts: dict[str, int], path: Path) -> None:
+    for key, wanted in facts.items():
+        if config.get(key, wanted) != wanted:
+            raise CheckpointError(f"{path}: {key} is {config[key]}, MuseTalk has {wanted}")
 
 
 def _weights_in(folder: Path) -> Path:
@@ -63,10 +77,12 @@ def _weights_in(folder: Path) -> Path:
 
 def _construct(build: Callable[[], Network], config: Path) -> Network:
     """Build a network without memory for its weights, which come from the file."""
+    # A config of an older version holds settings that today's classes report as unknown.
+    set_verbosity_error()
     try:
         with torch.device("meta"):
             return build()
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+    except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{config}: describes no network: {reason}") from error
 
@@ -77,6 +93,8 @@ def _fit(network: Network, weights: Weights, path: Path) -> Network:
     for key in expected:
         if key not in weights:
             raise CheckpointError(f"{path}: {key} is missing")
+        if weights[key].is_floating_point() != expected[key].is_floating_point():
+            raise CheckpointError(f"{path}: {key} is of type {weights[key].dtype}")
         if weights[key].shape != expected[key].shape:
             raise CheckpointError(
                 f"{path}: {key} is {list(weights[key].shape)}, the config wants "
@@ -88,8 +106,7 @@ def _fit(network: Network, weights: Weights, path: Path) -> Network:
         if key not in expected:
             raise CheckpointError(f"{path}: {key} has no place in the network of the config")
     floats = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in weights.items()
+        key: value.float() if value.is_floating_point() else value for key, value in weights.items()
     }
     network.load_state_dict(floats, strict=True, assign=True)
     return network.requires_grad_(False).eval()
@@ -163,12 +180,11 @@ class Checkpoint:
             CheckpointError: file and key that do not fit the config.
         """
         config = _read_config(self.unet_config)
-        for key, wanted in (("in_channels", UNET_INPUT_CHANNELS), ("out_channels", LATENT_CHANNELS)):
-            if config.get(key) != wanted:
-                raise CheckpointError(
-                    f"{self.unet_config}: {key} is {config.get(key)}, MuseTalk has {wanted}"
-                )
-        network = _construct(
+        for key in _UNET_FACTS:
+            if key not in config:  # diffusers' defaults are those of Stable Diffusion
+                raise CheckpointError(f"{self.unet_config}: {key} is missing")
+        _check(config, _UNET_FACTS, self.unet_config)
+        network: UNet2DConditionModel = _construct(
             lambda: UNet2DConditionModel.from_config(dict(config)), self.unet_config
         )
         return _fit(network, read_weights(self.unet_weights), self.unet_weights)
@@ -190,12 +206,8 @@ class Checkpoint:
         if name not in _VAE_CLASSES or (fast and name != "AutoencoderTiny"):
             wanted = "AutoencoderTiny" if fast else " or ".join(_VAE_CLASSES)
             raise CheckpointError(f"{folder / 'config.json'}: _class_name is {name}, not {wanted}")
-        if config.get("latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
-            raise CheckpointError(
-                f"{folder / 'config.json'}: latent_channels is {config['latent_channels']}, "
-                f"MuseTalk has {LATENT_CHANNELS}"
-            )
-        network = _construct(
+        _check(config, _VAE_FACTS, folder / "config.json")
+        network: Vae = _construct(
             lambda: _VAE_CLASSES[name].from_config(dict(config)), folder / "config.json"
         )
         path = _weights_in(folder)
@@ -210,13 +222,9 @@ class Checkpoint:
         if self.whisper is None:
             raise CheckpointError(f"{self.root}: whisper/ is missing")
         path = self.whisper / "config.json"
-        config = WhisperConfig(**_read_config(path))
-        width = _read_config(self.unet_config).get("cross_attention_dim")
-        if config.d_model != width:
-            raise CheckpointError(
-                f"{path}: d_model is {config.d_model}, the UNet's cross_attention_dim is {width}"
-            )
-        network = _construct(lambda: WhisperEncoder(config), path)
+        config = _read_config(path)
+        _check(config, _WHISPER_FACTS, path)
+        network = _construct(lambda: WhisperEncoder(WhisperConfig(**config)), path)
         file = _weights_in(self.whisper)
         return _fit(network, whisper_encoder_names(read_weights(file)), file)
 

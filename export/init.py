@@ -7,8 +7,6 @@ real weights are there.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from export.staging import staged
 from orchestrator.errors import CheckpointError
 
 _UNET: dict[str, Any] = {
@@ -81,6 +80,11 @@ def _halves(network: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.half().contiguous() for key, value in network.state_dict().items()}
 
 
+def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
+    path.touch()  # safetensors keeps the mode of a file that is there, and makes private ones
+    save_file(weights, path)
+
+
 def _vae(size: str) -> AutoencoderKL:
     sizes = _VAE_SIZES[size]
     return AutoencoderKL(
@@ -99,11 +103,11 @@ def _save_diffusers(network: AutoencoderKL | AutoencoderTiny, folder: Path) -> N
     config = {"_class_name": type(network).__name__, **network.config}
     public = {key: value for key, value in config.items() if key != "_use_default_values"}
     (folder / "config.json").write_text(json.dumps(public, indent=1))
-    save_file(_halves(network), folder / "diffusion_pytorch_model.safetensors")
+    _save(_halves(network), folder / "diffusion_pytorch_model.safetensors")
 
 
 def init(directory: Path, size: str, seed: int = 0) -> None:
-    """Write the checkpoint; nothing is left behind when it fails.
+    """Write a checkpoint; nothing is left behind when it fails.
 
     Args:
         directory: where to; must not exist yet.
@@ -112,13 +116,12 @@ def init(directory: Path, size: str, seed: int = 0) -> None:
 
     Raises:
         CheckpointError: the directory exists already.
+        SetupError: the disk is full, or the directory cannot be written.
     """
     if directory.exists():
         raise CheckpointError(f"{directory} exists already", remedy="name a new folder")
-    directory.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with staged(directory) as work:
         (work / "musetalkV15").mkdir()
         config = {**_UNET, **_UNET_SIZES[size]}
         (work / "musetalkV15" / "musetalk.json").write_text(json.dumps(config, indent=1))
@@ -130,12 +133,5 @@ def init(directory: Path, size: str, seed: int = 0) -> None:
         (work / "whisper").mkdir()
         (work / "whisper" / "config.json").write_text(json.dumps(_WHISPER, indent=1))
         encoder = WhisperEncoder(WhisperConfig(**_WHISPER))
-        save_file(
-            {f"model.encoder.{key}": value for key, value in _halves(encoder).items()},
-            work / "whisper" / "model.safetensors",
-        )
-        work.chmod(0o755)
-        work.rename(directory)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+        halves = {f"model.encoder.{key}": value for key, value in _halves(encoder).items()}
+        _save(halves, work / "whisper" / "model.safetensors")

@@ -99,6 +99,9 @@ class UnetModule(nn.Module):
     once and the whole time path becomes constants.
     """
 
+    encoding: torch.Tensor
+    time: torch.Tensor
+
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = unet
@@ -132,12 +135,15 @@ class VaeDecoderModule(nn.Module):
     def forward(self, pred: torch.Tensor) -> torch.Tensor:
         """Decode, clamp to [0, 1], round to 8 bits."""
         image = self.vae.decode(pred.float() / self.vae.config["scaling_factor"]).sample
-        levels = ((image / 2 + 0.5).clamp(0, 1) * 255).round()
+        levels: torch.Tensor = ((image / 2 + 0.5).clamp(0, 1) * 255).round()
         return levels.permute(0, 2, 3, 1).flip(-1).to(torch.uint8)
 
 
 class FaceParsingModule(nn.Module):
     """``image`` UINT8 [B,512,512,3] RGB -> ``labels`` UINT8 [B,512,512]."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, network: BiSeNet) -> None:
         super().__init__()
@@ -148,5 +154,5 @@ class FaceParsingModule(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Class of each pixel."""
         pixels = image.permute(0, 3, 1, 2).float() / 255.0
-        scores = self.network((pixels - self.mean) / self.std)
+        scores: torch.Tensor = self.network((pixels - self.mean) / self.std)
         return scores.argmax(1).to(torch.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,11 @@ def store_halves(model: ir.Model) -> None:
         graph.register_initializer(stored)
 
 
+def _constants(model: ir.Model) -> list[ir.TensorProtocol]:
+    values = (value.const_value for value in model.graph.initializers.values())
+    return [value for value in values if value is not None]
+
+
 def export(module: nn.Module, model: Model, folder: Path) -> Exported:
     """Write ``model.onnx`` (and ``model.onnx.data`` when it is large) into a folder.
 
@@ -82,6 +88,8 @@ def export(module: nn.Module, model: Model, folder: Path) -> Exported:
         model: names, dtypes and shapes.
         folder: an existing folder.
     """
+    # The exporter warns about every package that it could use and is not there.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     batch = torch.export.Dim("batch", min=1, max=1024)
     with (
         torch.no_grad(),
@@ -104,11 +112,11 @@ def export(module: nn.Module, model: Model, folder: Path) -> Exported:
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         if value.shape is None or isinstance(value.shape[0], int):
             raise RuntimeError(f"{model.name}: the batch of {value.name} became a constant")
-    parameters = sum(value.const_value.size for value in graph.graph.initializers.values())
+    parameters = sum(constant.size for constant in _constants(graph))
     store_halves(graph)
     for node in graph.graph.all_nodes():
         node.metadata_props.clear()  # stack traces of this machine, larger than a small network
-    stored = sum(value.const_value.nbytes for value in graph.graph.initializers.values())
+    stored = sum(constant.nbytes for constant in _constants(graph))
     large = stored > _INLINE_LIMIT
     ir.save(graph, folder / "model.onnx", external_data=EXTERNAL_DATA if large else None)
     size = sum(file.stat().st_size for file in folder.iterdir())

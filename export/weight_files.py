@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from export.attention_names import Weights
@@ -69,13 +68,15 @@ def read_weights(path: Path) -> Weights:
                 weights_only=False,
                 pickle_module=_TensorPickle("tensor_pickle"),
             )
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path}: not a readable weight file: {reason}", remedy="fetch it again"
         ) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
+    ):
         raise CheckpointError(f"{path}: holds no state dict of tensors")
     return dict(loaded)

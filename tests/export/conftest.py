@@ -1,0 +1,58 @@
+"""Checkpoints and repositories that several tests of the export read, built once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.build import build
+from export.init import init
+from export.manifest import Manifest
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_chain() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / "chain.npz") as data:
+        return {name: data[name] for name in data.files}
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint() -> Path:
+    return GOLDEN / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def golden_repository(
+    golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest, list[str]]:
+    """Repository, manifest and progress lines of the golden checkpoint in fp32."""
+    repository = tmp_path_factory.mktemp("golden") / "repository"
+    lines: list[str] = []
+    manifest = build(golden_checkpoint, repository, precision="fp32", progress=lines.append)
+    return repository, manifest, lines
+
+
+@pytest.fixture(scope="session")
+def _small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("small") / "checkpoint"
+    init(directory, "small", seed=7)
+    return directory
+
+
+@pytest.fixture
+def small_checkpoint(_small: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(_small, tmp_path / "checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def small_repository(_small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Checkpoint and its repository with the fast decoder, precision auto."""
+    repository = tmp_path_factory.mktemp("small-repository") / "repository"
+    build(_small, repository, decoder="fast")
+    return _small, repository
