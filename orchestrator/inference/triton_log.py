@@ -15,7 +15,10 @@ LEVELS = {
     "F": logging.CRITICAL,
 }
 _LINE = re.compile(r"^(?P<level>[VIWEF])\d{4} [\d:.]+ \d+ (?P<source>\S+)\] (?P<text>.*)$")
-_LOAD_FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<cause>.*)")
+_LOAD_FAILED = re.compile(
+    r"(failed to load '(?P<model>[^']+)' version \d+"
+    r"|Poll failed for model directory '(?P<folder>[^']+)'): (?P<cause>.*)"
+)
 _NOISE = re.compile(
     r"^(Internal: |Invalid argument: |Unavailable: |Internal - |TritonModelException: )"
 )
@@ -65,7 +68,8 @@ class LogReader:
         failure = _LOAD_FAILED.search(text)
         if failure and not self._model_failure:
             cause = _tidy(failure["cause"])
-            self._model_failure = f"model {failure['model']} cannot be loaded: {cause}"
+            name = failure["model"] or failure["folder"]
+            self._model_failure = f"model {name} cannot be loaded: {cause}"
         elif self._level >= logging.ERROR or text.startswith("error:"):
             self._errors.append(_tidy(text))
         if not text.startswith(("+", "|")):

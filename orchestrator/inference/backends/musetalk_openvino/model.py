@@ -43,6 +43,7 @@ class TritonPythonModel:
                 threads=int(parameters.get("threads", "0")),
             )
             self._check_names(config)
+            self._names = self._engine.inputs
             seconds = self._engine.warm_up(sorted({1, largest}))
         except EngineError as error:
             raise pb_utils.TritonModelException(str(error)) from error
@@ -73,12 +74,8 @@ class TritonPythonModel:
         Returns:
             One response for each request, in order.
         """
-        parts: dict[str, list[np.ndarray[Any, Any]]] = {}
-        for name in self._engine.inputs:
-            parts[name] = [
-                pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests
-            ]
-        rows = [len(part) for part in parts[self._engine.inputs[0]]]
+        parts = {name: [_input(request, name) for request in requests] for name in self._names}
+        rows = [len(part) for part in parts[self._names[0]]]
         try:
             results = self._engine.run(parts)
         except RuntimeError as error:
@@ -93,6 +90,16 @@ class TritonPythonModel:
         return responses
 
 
+def _input(request: Any, name: str) -> np.ndarray[Any, Any]:
+    """An input where it lies in shared memory.
+
+    By DLPack, and so are the outputs: the bindings of Triton up to 2.51 read the item size of
+    a NumPy 2 array as zero, which gives ``as_numpy`` wrong strides and outputs no bytes.
+    """
+    array: np.ndarray[Any, Any] = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name))
+    return array
+
+
 def _response(request: Any, results: dict[str, np.ndarray[Any, Any]]) -> Any:
     """The part of the batch that one request asked for."""
     steps = _steps(request)
@@ -102,8 +109,7 @@ def _response(request: Any, results: dict[str, np.ndarray[Any, Any]]) -> Any:
             error=pb_utils.TritonError(refusal, pb_utils.TritonError.INVALID_ARG)
         )
     wanted = request.requested_output_names()
-    # Triton copies each array once, out of this process. It goes by DLPack because the
-    # bindings of Triton up to 2.51 read the item size of an array of NumPy 2 as zero.
+    # Triton copies each array once, out of this process.
     return pb_utils.InferenceResponse(
         [
             pb_utils.Tensor.from_dlpack(
