@@ -38,9 +38,10 @@ class Limits:
 LIMITS: dict[str, Limits] = {
     # Rounding of float16 between the models (5e-4 relative) and a different order of sums.
     "fp32": Limits(0.003, 0.1, 0.0005, 0.5, 0.005),
-    # bf16 keeps 8 bits: 0.4 % an operation, measured 1.2 % after a full UNet and at most 8
-    # levels after a full decoder with random weights, which amplify more than trained ones.
-    "bf16": Limits(0.03, 1.5, 0.005, 2.5, 0.02),
+    # bf16 keeps 8 bits, 0.4 % an operation. Random weights amplify more than trained ones, and
+    # small networks more than large ones; measured (UNet, decoder, chain): full size 1.5 %,
+    # 0.4 levels, 1.0 levels with 1.9 % far; small 2.9 %, 0.5 levels, 3.3 levels with 9.6 % far.
+    "bf16": Limits(0.04, 1.5, 0.01, 4.0, 0.12),
 }
 
 

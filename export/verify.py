@@ -189,12 +189,14 @@ async def verify(
 
 def print_table(results: list[Result]) -> None:
     """Print the comparison, one line a model."""
-    table = Table("model", "mean error", "maximum", "relative L2", "> 8 levels", "limit", "verdict")
+    table = Table(box=None)
+    for title in ("model", "mean error", "max", "rel. L2", "> 8 levels", "limit", "verdict"):
+        table.add_column(title, no_wrap=True)
     for result in results:
         table.add_row(
             result.name,
-            f"{result.mean:.4g}",
-            f"{result.maximum:.4g}",
+            f"{result.mean:.2g}",
+            f"{result.maximum:.2g}",
             f"{result.relative:.2%}",
             f"{result.far:.3%}",
             result.limit,
