@@ -21,17 +21,19 @@ from typing import Literal
 import openvino as ov
 import psutil
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from orchestrator.errors import MuseTalkError
 from orchestrator.inference.distribution import find_distribution
 from orchestrator.settings import Settings
 from orchestrator.speech.ffmpeg import ffmpeg_path
+from orchestrator.speech.piper import find_voice
 
 State = Literal["ok", "note", "missing"]
 PROGRAM_TIMEOUT = 5.0
 MIN_FREE_GB = 2.0
 MIN_MEMORY_GB = 4.0
+_BUILD = "musetalk export build --checkpoint DIR --repository DIR"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def check_memory(_: Settings) -> Finding:
 
 
 def check_ffmpeg(_: Settings) -> Finding:
-    """ffmpeg and the two encoders every video needs."""
+    """The ffmpeg binary and the two encoders every video needs."""
     try:
         path = ffmpeg_path()
         encoders = _run(path, "-hide_banner", "-encoders")
@@ -137,17 +139,23 @@ def check_repository(settings: Settings) -> Finding:
     if settings.triton is not None:
         return Finding("models", "ok", "those of the external server")
     path = settings.repository / "manifest.json"
+    if not path.is_file():
+        return Finding("models", "missing", f"there is no {path}", _BUILD)
     try:
         manifest = json.loads(path.read_text())
         text = f"{settings.repository}: {manifest['decoder']} decoder, {manifest['weights_id']}"
-    except (OSError, ValueError, KeyError) as error:
-        return Finding(
-            "models",
-            "missing",
-            f"{settings.repository}: no readable manifest ({error})",
-            "musetalk export build --checkpoint DIR --repository DIR",
-        )
-    if "whisper_encoder" in manifest["missing"]:
+        names, missing = list(manifest["models"]), manifest["missing"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Finding("models", "missing", f"{path} cannot be read: {error!r}", _BUILD)
+    absent = [
+        f"{name}/{file}"
+        for name in names
+        for file in ("config.pbtxt", "1/model.onnx")
+        if not (settings.repository / name / file).is_file()
+    ]
+    if absent:
+        return Finding("models", "missing", f"{text}, without {', '.join(absent)}", _BUILD)
+    if "whisper_encoder" in missing:
         return Finding(
             "models", "missing", f"{text}, without whisper_encoder", "add whisper/ and build again"
         )
@@ -157,16 +165,16 @@ def check_repository(settings: Settings) -> Finding:
 def check_speech(settings: Settings) -> Finding:
     """The chosen text-to-speech engine, and its key."""
     if settings.tts == "openai":
-        if settings.tts_api_key is None:
+        if settings.tts_api_key is None and settings.tts_base_url is None:
             return Finding(
                 "speech", "missing", "OpenAI-compatible, no key", "set MUSETALK_TTS_API_KEY"
             )
         return Finding("speech", "ok", f"OpenAI-compatible, {settings.tts_base_url or 'default'}")
-    if importlib.util.find_spec("piper") is None:
-        return Finding(
-            "speech", "missing", "piper-tts is not installed", "pip install '.[piper]', or tts=openai"
-        )
-    return Finding("speech", "ok", f"Piper, {settings.piper_voice or 'the bundled CC0 voice'}")
+    try:
+        voice = find_voice(settings.piper_voice)
+    except MuseTalkError as error:
+        return Finding("speech", "missing", error.message, error.remedy)
+    return Finding("speech", "ok", f"Piper, voice {voice.stem}")
 
 
 def check_port(settings: Settings) -> Finding:
@@ -221,10 +229,12 @@ def examine(settings: Settings) -> list[Finding]:
 def run(settings: Settings) -> int:
     """Print the findings; 0 when this machine can serve, else 1."""
     findings = examine(settings)
-    words = {"ok": "[green]OK[/]", "note": "[yellow]note[/]", "missing": "[red]MISSING[/]"}
-    table = Table(box=None, show_header=False)
+    styles = {"ok": "green", "note": "yellow", "missing": "bold red"}
+    console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
-        text = f"{finding.text}: {finding.remedy}" if finding.remedy else finding.text
-        table.add_row(words[finding.state], finding.name, text)
-    Console().print(table)
+        line = Text(f"{finding.state.upper():<9}", styles[finding.state])
+        line.append(f"{finding.name:<10}", "default").append(finding.text, "default")
+        if finding.remedy:
+            line.append(f"; {finding.remedy}", "default")
+        console.print(line)
     return 1 if any(finding.state == "missing" for finding in findings) else 0

@@ -121,8 +121,8 @@ def problems(facts: Facts) -> list[str]:
     found = []
     if facts.system != "Linux" or facts.machine not in ("x86_64", "AMD64"):
         found.append(
-            f"this is {facts.system} on {facts.machine}; the Triton server runs on x86-64 Linux only: use such a machine, "
-            "or a container of it"
+            f"this is {facts.system} on {facts.machine}; the Triton server runs on x86-64 Linux "
+            "only: use such a machine, or a container of it"
         )
         return found
     if facts.glibc is None or facts.glibc < GLIBC:
@@ -135,8 +135,8 @@ def problems(facts: Facts) -> list[str]:
         found.append(_python_problem(facts))
     if facts.free_gb < DISK_GB:
         found.append(
-            f"{facts.free_gb:.1f} GB free here, set-up needs {DISK_GB:.0f} GB: free some, or clone to another "
-            "disk"
+            f"{facts.free_gb:.1f} GB free here, set-up needs {DISK_GB:.0f} GB: free some, or "
+            "clone to another disk"
         )
     return found
 
@@ -147,7 +147,10 @@ def _python_problem(facts: Facts) -> str:
         return f"no Python 3.10 to 3.13 on PATH: {_install_python(facts)}"
     best = min(supported, key=lambda found: VERSIONS.index(found.version))
     if not best.shared_library:
-        return f"{best.path} has no shared library libpython{best.version}.so.1.0, which Triton loads: {_complete_python(facts, best)}"
+        return (
+            f"{best.path} has no shared library libpython{best.version}.so.1.0, which Triton "
+            f"loads: {_complete_python(facts, best)}"
+        )
     return f"{best.path} has no venv module: {_complete_python(facts, best)}"
 
 
