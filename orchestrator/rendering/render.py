@@ -238,12 +238,20 @@ async def _persist(call: Callable[[], Awaitable[T]], inference: Inference, times
 
 
 async def _ready_again(inference: Inference) -> bool:
-    """Wait for a server that is ready, for a bounded time."""
+    """Wait for a server that has its model ready, for a bounded time.
+
+    Raises:
+        MuseTalkError: the server was given up, or says something that waiting does not change.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + _RECOVERY_SECONDS
     while loop.time() < end:
-        if await inference.ready():
-            return True
+        try:
+            if await inference.has_model("lipsync"):
+                return True
+        except MuseTalkError as error:
+            if isinstance(error, ServerDiedError) or not error.retryable:
+                raise
         await asyncio.sleep(_POLL_SECONDS)
     return False
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from orchestrator.errors import UnavailableError
+
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 U8 = npt.NDArray[np.uint8]
@@ -59,8 +61,10 @@ class FakeInference:
         faces[:] = np.minimum(audio[:, 20, 0], 255).astype(np.uint8)[:, None, None, None]
         return faces
 
-    async def ready(self) -> bool:
-        return self.is_ready
+    async def has_model(self, name: str) -> bool:
+        if not self.is_ready:
+            raise UnavailableError("still away")
+        return name == "lipsync"
 
 
 class FakeAvatar:
