@@ -26,11 +26,13 @@ class Ports:
         Raises:
             SetupError: a port that was asked for is taken.
         """
-        numbers = []
+        numbers: list[int] = []
         with contextlib.ExitStack() as stack:
             for name, port in (("gRPC", self.grpc), ("HTTP", self.http), ("metrics", self.metrics)):
                 probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if port and port in numbers:
+                    raise SetupError(f"{name} port {port} is given twice")
                 try:
                     probe.bind((LOOPBACK, port))
                 except OSError as error:

@@ -60,7 +60,9 @@ class LogReader:
         text = raw.rstrip()
         if match:
             self._level = LEVELS[match["level"]]
-            text = match["text"].strip().strip('"').replace('\\"', '"')
+            text = match["text"].strip()
+            if len(text) > 1 and text[0] == text[-1] == '"':
+                text = text[1:-1].replace('\\"', '"')
         if not text:
             return None
         if text.startswith(_HARMLESS):

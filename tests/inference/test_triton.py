@@ -138,7 +138,7 @@ async def test_cancelled_requests_are_not_computed(client: TritonClient) -> None
     x = np.zeros((8, 32, 64, 64), np.float32)
     before = await client.statistics("slow")
     calls = [asyncio.create_task(client.infer("slow", {"x": x})) for _ in range(12)]
-    done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    _, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     for call in waiting:
         call.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
