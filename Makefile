@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 # Only its tritonserver folder is used: its own pins (old numpy) must not decide ours.
 PYTRITON := nvidia-pytriton==0.7.0
 SYSTEM_PYTHON := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3.10)
@@ -67,7 +67,7 @@ lock:
 	@echo "torch==2.13.0" > $(VENV)/torch.in
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate --no-header \
 	  --extra piper --extra export --extra loadtests --extra dev -c $(VENV)/torch.in -q -o $(VENV)/lock.txt
-	@{ echo "# Locked versions for Python 3.10 to 3.13; written by make lock."; \
+	@{ echo "# Locked versions for Python 3.10 to 3.13 on Linux, all extras but gpu; written by make lock."; \
 	  grep -vE '^(nvidia-|cuda-|triton=)' $(VENV)/lock.txt; } > constraints.txt
 
 clean:
