@@ -14,13 +14,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.avatars.avatar import Avatar
-from orchestrator.inference import Inference
 from orchestrator.rendering.provenance import Provenance
 from orchestrator.rendering.render import RenderOptions
 from orchestrator.rendering.script import Text
@@ -29,6 +27,11 @@ from orchestrator.rendering.video import speak_to_file
 from orchestrator.replies.sentences import split_sentences
 from orchestrator.speech.decode import decode_audio
 from orchestrator.speech.tts import SpeechSynthesizer
+
+if TYPE_CHECKING:
+    from orchestrator.avatars.avatar import Avatar
+
+    from orchestrator.inference import Inference
 
 I16 = npt.NDArray[np.int16]
 

@@ -16,8 +16,8 @@ from typing import Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from orchestrator.avatars.masks import BlendMask
 
+from orchestrator.avatars.masks import BlendMask, blend_mask
 from orchestrator.rendering.colour import even, to_i420
 from orchestrator.rendering.composite import composite
 from orchestrator.rendering.encode import LIVE, OFFLINE, VideoPreset, video_arguments
@@ -108,17 +108,10 @@ def compositing(runs: int = 60) -> list[CompositeRow]:
 
 
 def _scaled_mask(alpha: U8, square: npt.NDArray[np.float64], width: int, height: int) -> BlendMask:
-    """A golden mask at another size, cut to the frame and to where it is not zero."""
-    x0, y0, x1, y1 = np.rint(square).astype(int)
-    whole = np.zeros((height, width), np.uint8)
+    """A golden mask at another size."""
+    x0, y0, x1, y1 = (int(value) for value in np.rint(square))
     scaled = cv2.resize(alpha, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    whole[top:bottom, left:right] = scaled[top - y0 : bottom - y0, left - x0 : right - x0]
-    rows, columns = np.nonzero(whole.any(1))[0], np.nonzero(whole.any(0))[0]
-    mx0, my0, mx1, my1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return BlendMask(
-        int(mx0), int(my0), int(mx1), int(my1), np.ascontiguousarray(whole[my0:my1, mx0:mx1])
-    )
+    return blend_mask(np.asarray(scaled, dtype=np.uint8), (x0, y0, x1, y1), width, height)
 
 
 def portrait_clip(width: int, height: int, frames: int) -> Iterator[U8]:

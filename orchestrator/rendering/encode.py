@@ -55,7 +55,7 @@ class VideoPreset:
 OFFLINE: Final = VideoPreset("offline", ("-preset", "veryfast", "-crf", "18"))
 LIVE: Final = VideoPreset(
     "live",
-    ("-preset", "ultrafast", "-tune", "zerolatency", "-crf", "23", "-x264-params", "no-deblock=0"),
+    ("-preset", "ultrafast", "-tune", "zerolatency", "-crf", "26", "-x264-params", "no-deblock=0"),
 )
 """x264's fastest, but with its deblocking filter: blocks would show on skin."""
 

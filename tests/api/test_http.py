@@ -22,6 +22,10 @@ from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
 
 
+def write_video(output: Path) -> None:
+    output.write_bytes(b"video" * 1000)
+
+
 class FakeRenderer:
     """Takes as long as it is told and writes bytes in place of a video."""
 
@@ -62,7 +66,7 @@ class FakeRenderer:
             self.running -= 1
         if self.error is not None:
             raise self.error
-        output.write_bytes(b"video" * 1000)
+        write_video(output)
         times.generated, times.wall, times.media = 25, 0.5, 1.0
         return Mp4Info(25, 1.0, 5000)
 
@@ -185,7 +189,7 @@ async def test_more_renders_than_places_are_told_when_to_come_back(
     running = [
         asyncio.create_task(client.post("/v1/speak", json={"text": "Hi."})) for _ in range(2)
     ]
-    while renderer.running < 2:
+    while renderer.running < 2:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     refused = await client.post("/v1/speak", json={"text": "Hi."})
     body = problem(refused, 429, OverloadedError.code)
@@ -222,7 +226,7 @@ async def test_a_client_that_leaves_ends_its_render(
         "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
     }  # fmt: skip
     call = asyncio.create_task(create_app(service)(scope, receive, send))
-    while not renderer.running:
+    while not renderer.running:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     gone.set()
     await asyncio.wait_for(call, 2)

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from orchestrator.avatars.masks import BlendMask
 from orchestrator.errors import UnavailableError
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -80,7 +80,7 @@ class FakeAvatar:
         self.latents[:] = np.arange(frames)[:, None, None, None]
         self.boxes = np.tile(np.array([32, 16, 64, 48], np.int32), (frames, 1))
         alpha = np.full((24, 24), 255, np.uint8)
-        self.masks = [SimpleNamespace(x0=36, y0=20, x1=60, y1=44, alpha=alpha)] * frames
+        self.masks = [BlendMask(36, 20, alpha)] * frames
 
     def __len__(self) -> int:
         return self.count

@@ -5,19 +5,11 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orchestrator.avatars.masks import BlendMask
 
+from orchestrator.avatars.masks import BlendMask, blend_mask
 from orchestrator.rendering.composite import composite
 
 U8 = npt.NDArray[np.uint8]
-
-
-def clipped(alpha: U8, square: npt.NDArray[np.integer], width: int, height: int) -> BlendMask:
-    """A mask of the whole blend square, cut to the frame."""
-    x0, y0, x1, y1 = (int(value) for value in square)
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    part = np.ascontiguousarray(alpha[top - y0 : bottom - y0, left - x0 : right - x0])
-    return BlendMask(left, top, right, bottom, part)
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -25,8 +17,10 @@ def test_golden_composites(
     index: int, golden_chain: dict[str, U8], golden_blend: dict[str, U8]
 ) -> None:
     frame = golden_chain["frames"][index]
-    mask = clipped(
-        golden_blend[f"mask_jaw_{index}"], golden_blend["crop_squares"][index], *frame.shape[1::-1]
+    mask = blend_mask(
+        golden_blend[f"mask_jaw_{index}"],
+        tuple(int(v) for v in golden_blend["crop_squares"][index]),
+        *frame.shape[1::-1],
     )
     result = composite(frame, golden_chain["faces"][index], golden_chain["boxes"][index], mask)
     difference = np.abs(result.astype(int) - golden_blend["composites"][index])
@@ -39,8 +33,10 @@ def test_nothing_outside_the_mask_changes(
     index: int, golden_chain: dict[str, U8], golden_blend: dict[str, U8]
 ) -> None:
     frame = golden_chain["frames"][index]
-    mask = clipped(
-        golden_blend[f"mask_jaw_{index}"], golden_blend["crop_squares"][index], *frame.shape[1::-1]
+    mask = blend_mask(
+        golden_blend[f"mask_jaw_{index}"],
+        tuple(int(v) for v in golden_blend["crop_squares"][index]),
+        *frame.shape[1::-1],
     )
     result = composite(frame, golden_chain["faces"][index], golden_chain["boxes"][index], mask)
     weight = np.zeros(frame.shape[:2], np.uint8)
@@ -66,7 +62,7 @@ def test_any_box_and_mask_blend_as_pil_does(
     face = np.full((256, 256, 3), rng.integers(0, 256, 3), np.uint8)
     x0, y0 = corner
     x1, y1 = min(x0 + size[0], 64), min(y0 + size[1], 48)
-    mask = BlendMask(x0, y0, x1, y1, rng.integers(0, 256, (y1 - y0, x1 - x0), np.uint8))
+    mask = BlendMask(x0, y0, rng.integers(0, 256, (y1 - y0, x1 - x0), np.uint8))
     bx0, by0, bw, bh = box
     result = composite(frame, face, (bx0, by0, bx0 + bw, by0 + bh), mask)
     for y, x in np.ndindex(48, 64):
@@ -80,7 +76,7 @@ def test_any_box_and_mask_blend_as_pil_does(
 def test_the_frame_is_left_alone_unless_it_is_the_output() -> None:
     frame = np.zeros((32, 32, 3), np.uint8)
     face = np.full((256, 256, 3), 200, np.uint8)
-    mask = BlendMask(8, 8, 24, 24, np.full((16, 16), 255, np.uint8))
+    mask = BlendMask(8, 8, np.full((16, 16), 255, np.uint8))
     result = composite(frame, face, (8, 8, 24, 24), mask)
     assert not frame.any() and (result[8:24, 8:24] == 200).all()
     assert composite(frame, face, (8, 8, 24, 24), mask, out=frame) is frame
@@ -90,7 +86,7 @@ def test_the_frame_is_left_alone_unless_it_is_the_output() -> None:
 def test_strength_fades_between_face_and_frame() -> None:
     frame = np.full((32, 32, 3), 100, np.uint8)
     face = np.full((256, 256, 3), 200, np.uint8)
-    mask = BlendMask(0, 0, 32, 32, np.full((32, 32), 255, np.uint8))
+    mask = BlendMask(0, 0, np.full((32, 32), 255, np.uint8))
     levels = [
         int(composite(frame, face, (0, 0, 32, 32), mask, strength=s)[5, 5, 0])
         for s in (0.0, 0.25, 0.5, 1.0)

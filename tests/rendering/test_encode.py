@@ -51,6 +51,14 @@ def decode(path: Path) -> Decoded:
     return Decoded(frames, pts, np.concatenate(sound), durations[1], durations[0], metadata)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
 def numbered(index: int, width: int = 64, height: int = 48) -> U8:
     """A frame whose grey says its number."""
     return np.full((height, width, 3), 20 + 6 * index, np.uint8)
@@ -73,7 +81,7 @@ async def write(
             await writer.write(frames[start : start + 8])
         info = await writer.finish()
     assert info.frames == len(frames)
-    assert info.size == path.stat().st_size
+    assert info.size == size(path)
 
 
 @pytest.mark.parametrize("preset", [OFFLINE, LIVE], ids=lambda preset: preset.name)
@@ -176,7 +184,7 @@ async def test_an_error_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) ->
             await writer.write([numbered(0)] * 10)
             raise ZeroDivisionError
     assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
+    assert names(tmp_path) == ["out.mp4"]
 
 
 async def test_cancelling_ends_ffmpeg_and_leaves_nothing(tmp_path: Path) -> None:
@@ -197,7 +205,7 @@ async def test_cancelling_ends_ffmpeg_and_leaves_nothing(tmp_path: Path) -> None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 10)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
     children = psutil.Process().children(recursive=True)
     assert not [child for child in children if "ffmpeg" in child.name()]
 
@@ -212,14 +220,14 @@ async def test_a_full_disk_is_named_and_leaves_nothing(
     script.chmod(0o755)
     monkeypatch.setattr("orchestrator.rendering.encode.ffmpeg_path", lambda: str(script))
     folder = tmp_path / "results"
-    with pytest.raises(SetupError, match="could not be encoded: .*(large|space|write|writing)"):
+    with pytest.raises(SetupError, match=r"could not be encoded: .*(large|space|write|writing)"):
         async with Mp4Writer(
             folder / "out.mp4", width=640, height=480, fps=25, provenance=PROVENANCE
         ) as writer:
             for _ in range(20):
                 await writer.write([noise] * 8)
             await writer.finish()
-    assert list(folder.iterdir()) == []
+    assert names(folder) == []
 
 
 async def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
@@ -232,7 +240,7 @@ async def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path: Pat
 
 async def test_no_descriptor_is_left(tmp_path: Path) -> None:
     await write(tmp_path / "a.mp4", [numbered(0)], tone(0.04))
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = len(names(Path("/proc/self/fd")))
     for index in range(3):
         await write(tmp_path / f"{index}.mp4", [numbered(0)], tone(0.04))
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+    assert len(names(Path("/proc/self/fd"))) <= before + 1

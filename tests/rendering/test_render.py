@@ -154,7 +154,7 @@ async def test_cancelling_cancels_the_batches_on_their_way(
 ) -> None:
     inference = make_inference(delay=60)
     task = asyncio.create_task(render(avatar, inference, 2.0))
-    while inference.running < IN_FLIGHT:
+    while inference.running < IN_FLIGHT:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

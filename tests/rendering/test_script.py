@@ -65,8 +65,8 @@ async def test_a_text_is_spoken_sentence_by_sentence() -> None:
 
 
 async def test_both_rates_are_the_same_sound() -> None:
-    utterance = [u async for u in read_text("Hello.", SETTINGS).utterances(Voice(), StageTimes())][
-        0
+    (utterance,) = [
+        u async for u in read_text("Hello.", SETTINGS).utterances(Voice(), StageTimes())
     ]
     apart = utterance.sound[::3].astype(int) - utterance.pcm
     assert np.abs(apart[200:-200]).max() < 300

@@ -34,6 +34,10 @@ async def stream(*utterances: Utterance) -> AsyncGenerator[Utterance, None]:
         yield item
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def read(path: Path) -> tuple[list[U8], npt.NDArray[np.float32], float, float]:
     with av.open(str(path)) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
@@ -130,7 +134,7 @@ async def test_a_failing_server_leaves_nothing(
         await speak(
             avatar, make_inference(before_lipsync=fail), tmp_path / "o.mp4", utterance(3, None)
         )
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 async def test_a_failing_voice_leaves_nothing(tmp_path: Path, avatar: Any, inference: Any) -> None:
@@ -148,7 +152,7 @@ async def test_a_failing_voice_leaves_nothing(tmp_path: Path, avatar: Any, infer
             provenance=PROVENANCE,
             times=StageTimes(),
         )
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 async def test_cancelling_stops_everything(
@@ -175,13 +179,13 @@ async def test_cancelling_stops_everything(
             times=StageTimes(),
         )
     )
-    while len(inference.batches) < 6:
+    while len(inference.batches) < 6:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 2)
     assert inference.running == 0 and closed.is_set()
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
     children = psutil.Process().children(recursive=True)
     assert not [child for child in children if "ffmpeg" in child.name()]
     assert len(asyncio.all_tasks()) == 1
