@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.errors import OverloadedError, SetupError, SpeechError, UsageError
 from orchestrator.settings import Settings
-from orchestrator.speech import piper
+from orchestrator.speech import piper, piper_process
 from orchestrator.speech.piper import PiperSynthesizer, find_voice
 from orchestrator.speech.tts import SpeechChunk, synthesizer
 
@@ -152,7 +152,7 @@ async def test_a_stuck_worker_is_ended(voice: PiperSynthesizer) -> None:
 
 
 async def test_too_many_waiting(voice: PiperSynthesizer, monkeypatch) -> None:
-    monkeypatch.setattr(piper, "_WAITING", 2)
+    monkeypatch.setattr(piper_process, "_WAITING", 2)
     results = await asyncio.gather(
         *(speak(voice, SENTENCE) for _ in range(4)), return_exceptions=True
     )
