@@ -1,0 +1,1 @@
+"""Avatars: detection, landmarks, boxes, masks, preparation, store."""

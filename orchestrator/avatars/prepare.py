@@ -1,0 +1,216 @@
+"""From a picture or a video to an avatar: frames, face, masks, latents."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.avatars.avatar import Avatar
+from orchestrator.avatars.masks import (
+    BlendMask,
+    Box,
+    MaskMode,
+    blend_mask,
+    blend_square,
+    region,
+    square_mask,
+)
+from orchestrator.avatars.media import decode, read_frames
+from orchestrator.avatars.regions import landmark_labels, square_picture
+from orchestrator.avatars.store import AvatarFile
+from orchestrator.avatars.tracking import Track, track
+from orchestrator.errors import UsageError
+from orchestrator.inference import Inference
+from orchestrator.settings import Settings
+
+U8 = npt.NDArray[np.uint8]
+F16 = npt.NDArray[np.float16]
+
+FORMAT: Final = 1
+"""Of what preparation computes; a change makes older cached avatars unused."""
+CROP: Final = 256
+_BATCH: Final = 8
+_PARSE_BATCH: Final = 4
+_TRACK_SHARE: Final = 0.6
+"""Part of the progress that finding the face takes."""
+
+Progress = Callable[[float], None]
+
+
+def _crop(frame: U8, box: Box) -> U8:
+    x0, y0, x1, y1 = box
+    crop = cv2.resize(frame[y0:y1, x0:x1], (CROP, CROP), interpolation=cv2.INTER_LANCZOS4)
+    return np.asarray(crop, dtype=np.uint8)
+
+
+def _box(row: npt.NDArray[np.int32]) -> Box:
+    x0, y0, x1, y1 = (int(value) for value in row)
+    return x0, y0, x1, y1
+
+
+async def weights_fingerprint(inference: Inference) -> str:
+    """What a server's encoder makes of a fixed picture, hashed: names weights and precision."""
+    ramp = np.arange(CROP * CROP * 3, dtype=np.uint32).reshape(1, CROP, CROP, 3)
+    probe = (ramp * np.uint32(2654435761) >> np.uint32(24)).astype(np.uint8)
+    latents = await inference.encode_crops(probe)
+    return hashlib.sha256(np.ascontiguousarray(latents).tobytes()).hexdigest()[:16]
+
+
+async def encode_latents(
+    jpegs: tuple[bytes, ...],
+    boxes: npt.NDArray[np.int32],
+    inference: Inference,
+    progress: Progress = lambda _: None,
+) -> F16:
+    """Latents F16[n,8,32,32] of the faces of all frames.
+
+    Args:
+        jpegs: the frames.
+        boxes: I32[n,4] of the faces.
+        inference: the server.
+        progress: told the part that is done, 0 to 1.
+    """
+    parts = []
+    for start in range(0, len(jpegs), _BATCH):
+        span = slice(start, start + _BATCH)
+
+        def crops(span: slice = span) -> U8:
+            pairs = zip(jpegs[span], boxes[span], strict=True)
+            return np.stack([_crop(decode(jpeg), _box(box)) for jpeg, box in pairs])
+
+        parts.append(await inference.encode_crops(await asyncio.to_thread(crops)))
+        progress(min(1.0, (start + _BATCH) / len(jpegs)))
+    return np.concatenate(parts)
+
+
+async def _labels(
+    jpegs: tuple[bytes, ...], found: Track, squares: list[Box], inference: Inference
+) -> list[U8]:
+    """Face classes of each blend square."""
+    if not await inference.has_model("face_parsing"):
+        return [
+            await asyncio.to_thread(landmark_labels, points, square)
+            for points, square in zip(found.landmarks, squares, strict=True)
+        ]
+    labels: list[U8] = []
+    for start in range(0, len(jpegs), _PARSE_BATCH):
+
+        def pictures(start: int = start) -> U8:
+            span = slice(start, start + _PARSE_BATCH)
+            pairs = zip(jpegs[span], squares[span], strict=True)
+            return np.stack([square_picture(decode(jpeg), square) for jpeg, square in pairs])
+
+        labels += list(await inference.parse_faces(await asyncio.to_thread(pictures)))
+    return labels
+
+
+def _mask(labels: U8, mode: MaskMode, box: Box, square: Box, size: tuple[int, int]) -> BlendMask:
+    return blend_mask(square_mask(region(labels, mode), box, square), square, *size)
+
+
+async def prepare_avatar(
+    source: Path,
+    *,
+    inference: Inference,
+    settings: Settings,
+    name: str,
+    consent: str,
+    progress: Progress | None = None,
+    mask_mode: MaskMode = "jaw",
+) -> Avatar:
+    """Prepare an avatar; the same source, settings and weights are prepared only once.
+
+    Args:
+        source: picture or video of one person.
+        inference: encodes the face, and parses it where the server can.
+        settings: limits, and the folder of the cache.
+        name: of the avatar.
+        consent: who agreed to the use of their face, and how; kept with the avatar.
+        progress: told the part that is done, 0 to 1; never goes back.
+        mask_mode: MuseTalk's parsing mode.
+
+    Raises:
+        UsageError: no consent was given.
+        MediaError: the file cannot be used.
+        AvatarError: no usable face in it.
+        InferenceError: the server failed.
+    """
+    if not consent.strip():
+        raise UsageError(
+            "whose face is it, and did they agree to this?",
+            remedy='say so: --consent "who agreed, and how"',
+        )
+    tell = progress or (lambda _: None)
+    frames = await read_frames(source, settings)
+    weights = await weights_fingerprint(inference)
+    digest = await asyncio.to_thread(lambda: hashlib.sha256(source.read_bytes()).hexdigest())
+    key = hashlib.sha256(
+        f"{FORMAT} {digest} {weights} {mask_mode} {settings.max_avatar_seconds}".encode()
+    ).hexdigest()[:32]
+    cached = AvatarFile(settings.cache_dir / "prepared" / f"{key}.npz")
+    avatar = await asyncio.to_thread(cached.read)
+    if avatar is None:
+        found = await asyncio.to_thread(track, frames.jpegs, lambda part: tell(part * _TRACK_SHARE))
+        jpegs = frames.jpegs[found.start : found.start + len(found.boxes)]
+        squares = [blend_square(_box(box)) for box in found.boxes]
+        labels = await _labels(jpegs, found, squares, inference)
+        height, width = decode(jpegs[0]).shape[:2]
+        masks = await asyncio.to_thread(
+            lambda: tuple(
+                _mask(label, mask_mode, _box(box), square, (width, height))
+                for label, box, square in zip(labels, found.boxes, squares, strict=True)
+            )
+        )
+        latents = await encode_latents(
+            jpegs,
+            found.boxes,
+            inference,
+            lambda part: tell(_TRACK_SHARE + part * (1 - _TRACK_SHARE)),
+        )
+        parsed = await inference.has_model("face_parsing")
+        avatar = Avatar(
+            id=key,
+            name=name,
+            width=width,
+            height=height,
+            jpegs=jpegs,
+            latents=latents,
+            boxes=found.boxes,
+            squares=np.array(squares, np.int32),
+            masks=masks,
+            metadata={
+                "source": source.name,
+                "source_sha256": digest,
+                "weights": weights,
+                "masks": "face parsing" if parsed else "landmarks",
+                "notes": [*frames.notes, *found.notes],
+            },
+        )
+        await asyncio.to_thread(cached.write, avatar)
+    tell(1.0)
+    metadata = {
+        **avatar.metadata,
+        "consent": consent.strip(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    return dataclasses.replace(avatar, name=name, metadata=metadata)
+
+
+async def with_current_latents(avatar: Avatar, inference: Inference) -> Avatar:
+    """The avatar as it is, or with latents of the weights that the server has now."""
+    weights = await weights_fingerprint(inference)
+    if avatar.metadata.get("weights") == weights:
+        return avatar
+    latents = await encode_latents(avatar.jpegs, avatar.boxes, inference)
+    return dataclasses.replace(
+        avatar, latents=latents, metadata={**avatar.metadata, "weights": weights}
+    )

@@ -1,0 +1,41 @@
+"""Face regions of a blend square: from the parsing network, or drawn from landmarks."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from orchestrator.avatars.landmarks import LIPS, NOSE, OVAL, Landmarks
+from orchestrator.avatars.masks import MOUTH, PARSE_SIZE, SKIN, Box
+from orchestrator.avatars.masks import NOSE as NOSE_CLASS
+
+U8 = npt.NDArray[np.uint8]
+
+
+def square_picture(frame: U8, square: Box) -> U8:
+    """The blend square as the parsing network takes it: U8[512,512,3] RGB, black outside.
+
+    Args:
+        frame: U8[H,W,3] BGR.
+        square: x0, y0, x1, y1, may leave the frame.
+    """
+    x0, y0, x1, y1 = square
+    height, width = frame.shape[:2]
+    picture = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    picture[top - y0 : bottom - y0, left - x0 : right - x0] = frame[top:bottom, left:right, ::-1]
+    resized = Image.fromarray(picture).resize((PARSE_SIZE, PARSE_SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def landmark_labels(landmarks: Landmarks, square: Box) -> U8:
+    """Classes U8[512,512] of a blend square, drawn from landmarks: skin, nose, mouth."""
+    origin = np.array(square[:2], np.float32)
+    scale = PARSE_SIZE / (square[2] - square[0])
+    points = np.rint((landmarks.points - origin) * scale).astype(np.int32)
+    labels = np.zeros((PARSE_SIZE, PARSE_SIZE), np.uint8)
+    for indices, label in ((OVAL, SKIN), (NOSE, NOSE_CLASS), (LIPS, MOUTH)):
+        cv2.fillPoly(labels, [points[list(indices)]], label)
+    return labels

@@ -1,0 +1,130 @@
+"""One face through all frames: found, followed, refused when it cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.avatars.boxes import face_box, fill_gaps, final_boxes, smooth
+from orchestrator.avatars.detection import Detection, detect
+from orchestrator.avatars.landmarks import Landmarks, find_landmarks
+from orchestrator.avatars.media import decode
+from orchestrator.errors import AvatarError
+
+I32 = npt.NDArray[np.int32]
+
+MIN_FACE: Final = 64
+"""Pixels a face must be wide; it is enlarged to 256."""
+MAX_TURN: Final = 0.6
+MIN_PRESENCE: Final = 0.5
+MAX_GAP: Final = 12
+"""Frames without a face that are bridged; a longer gap ends the usable part."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """The usable part of a clip.
+
+    Attributes:
+        start: first frame used.
+        boxes: I32[n,4], margin included, inside the frame.
+        landmarks: one a frame; a bridged frame has its neighbour's.
+        notes: what the user should know.
+    """
+
+    start: int
+    boxes: I32
+    landmarks: tuple[Landmarks, ...]
+    notes: tuple[str, ...]
+
+
+def _nearest(found: Sequence[Detection], last: Landmarks | None) -> Detection:
+    """The face followed so far; the largest when there is none yet."""
+    if last is None:
+        return found[0]
+    centre = last.points.mean(0)
+
+    def distance(item: Detection) -> float:
+        x0, y0, x1, y1 = item.box
+        return float(np.hypot((x0 + x1) / 2 - centre[0], (y0 + y1) / 2 - centre[1]))
+
+    return min(found, key=distance)
+
+
+def _refusal(turned: int, small: int) -> AvatarError:
+    if turned:
+        return AvatarError(
+            "the face is turned away from the camera", remedy="use a picture from the front"
+        )
+    if small:
+        return AvatarError(
+            f"the face is too small, under {MIN_FACE} pixels wide",
+            remedy="use a larger picture, or crop it around the head",
+        )
+    return AvatarError("no face was found", remedy="use a clear picture of one face from the front")
+
+
+def _longest_run(usable: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """The longest stretch without a gap of more than ``MAX_GAP``: first and one past last."""
+    known = np.flatnonzero(usable)
+    breaks = np.flatnonzero(np.diff(known) > MAX_GAP + 1) + 1
+    runs = np.split(known, breaks)
+    longest = max(runs, key=lambda run: int(run[-1] - run[0]))
+    return int(longest[0]), int(longest[-1]) + 1
+
+
+def track(jpegs: Sequence[bytes], progress: Callable[[float], None] = lambda _: None) -> Track:
+    """Follow one face through a clip (a picture is a clip of one frame).
+
+    Args:
+        jpegs: the frames.
+        progress: told the part that is done, 0 to 1.
+
+    Raises:
+        AvatarError: no frame has a usable face; the message says what is wrong with it.
+    """
+    landmarks: list[Landmarks | None] = []
+    several = turned = small = 0
+    last: Landmarks | None = None
+    height = width = 0
+    for index, jpeg in enumerate(jpegs):
+        frame = decode(jpeg)
+        height, width = frame.shape[:2]
+        found = detect(frame)
+        several += len(found) > 1
+        current: Landmarks | None = None
+        if found:
+            candidate = find_landmarks(frame, _nearest(found, last))
+            box = face_box(candidate)
+            if candidate.presence < MIN_PRESENCE:
+                pass
+            elif abs(candidate.turn) > MAX_TURN:
+                turned += 1
+            elif box[2] - box[0] < MIN_FACE:
+                small += 1
+            else:
+                current = last = candidate
+        landmarks.append(current)
+        progress((index + 1) / len(jpegs))
+    usable = np.array([item is not None for item in landmarks])
+    if not usable.any():
+        raise _refusal(turned, small)
+    start, end = _longest_run(usable)
+    part, found_in_part = landmarks[start:end], usable[start:end]
+    boxes = np.array([np.zeros(4) if item is None else face_box(item) for item in part])
+    boxes = smooth(fill_gaps(boxes, found_in_part))
+    whole: list[Landmarks] = []
+    for item in part:
+        whole.append(whole[-1] if item is None else item)
+    notes = []
+    if several:
+        notes.append(f"several faces in {several} of {len(jpegs)} frames: the largest was taken")
+    if not found_in_part.all():
+        notes.append(f"{int((~found_in_part).sum())} frames without a usable face were bridged")
+    if len(part) < len(jpegs):
+        notes.append(f"{len(jpegs) - len(part)} frames without a usable face were left out")
+    return Track(start, final_boxes(boxes, width, height), tuple(whole), tuple(notes))
