@@ -1,0 +1,284 @@
+"""Every command of the README is understood, run by a test, and its tables are true."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import typer.main
+from starlette.routing import Route
+
+from orchestrator import cli
+from orchestrator.api.http import Service, create_app
+from orchestrator.settings import ROOT, Settings
+from orchestrator.telemetry import Telemetry
+
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+DEMO = ROOT / "model_repository" / "cpu"
+needs_demo = pytest.mark.skipif(
+    not (DEMO / "manifest.json").is_file(), reason="model_repository/cpu is not there yet"
+)
+
+# Where each command line is run for real, through the same entry point.
+RUN_BY = {
+    "musetalk doctor": "tests/project/test_readme.py",
+    "musetalk export fetch": "tests/export/test_fetch.py",
+    "musetalk export init": "tests/project/test_readme.py",
+    "musetalk export build": "tests/project/test_readme.py",
+    "musetalk export verify": "tests/export/test_golden.py",
+    "musetalk triton": "tests/inference/test_lifecycle.py",
+    "musetalk serve": "tests/project/test_readme.py",
+    "musetalk speak": "tests/project/test_readme.py",
+    "musetalk avatar": "tests/project/test_readme.py",
+    "make": "tests/project/test_readme.py",
+    "curl": "tests/project/test_readme.py",
+}
+
+
+def blocks() -> list[list[str]]:
+    """The shell blocks: their commands, continued lines joined, remarks cut off."""
+    found = []
+    for text in re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", README, re.M | re.S):
+        lines = text.replace("\\\n", " ").splitlines()
+        commands = [re.sub(r"\s+# .*", "", line).strip() for line in lines]
+        found.append([command for command in commands if command])
+    return found
+
+
+COMMANDS = [command for block in blocks() for command in block]
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def parse(arguments: list[str]) -> None:
+    """Let the command line's own parser judge, without running anything.
+
+    Commands are asked what they can do, not what they are: Typer brings its own Click along.
+    """
+    if not any(group.name == "export" for group in cli.app.registered_groups):
+        cli._add_export()
+    command: Any = typer.main.get_command(cli.app)
+    context = command.make_context("musetalk", list(arguments))
+    while hasattr(command, "resolve_command"):
+        rest = [*context._protected_args, *context.args]
+        name, command, arguments = command.resolve_command(context, rest)
+        context = command.make_context(name, arguments, parent=context)
+
+
+def route(url: str, method: str) -> None:
+    service = Service(Settings(_env_file=None), Telemetry(), None)  # type: ignore[arg-type]
+    known = {
+        (method, item.path)
+        for item in create_app(service).routes
+        if isinstance(item, Route)
+        for method in item.methods or ()
+    }
+    path = "/" + url.split("/", 3)[3]
+    assert (method, path) in known
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command: str) -> None:
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        assert arguments[0] in targets()
+        done = subprocess.run(
+            ["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+    elif program == "musetalk":
+        parse(arguments)
+    elif program == "curl":
+        posts = {"-d", "-F"} & set(arguments)
+        (url,) = [word for word in arguments if word.startswith("http")]
+        route(url, "POST" if posts else "GET")
+    else:
+        pytest.fail(f"nothing checks {program}: add it here")
+
+
+def test_wrong_commands_would_be_noticed() -> None:
+    for wrong in ("speak hello --colour red", "export fetsh", "avatar add"):
+        with pytest.raises(Exception) as caught:
+            parse(shlex.split(wrong))
+        assert getattr(caught.value, "exit_code", None) == 2, caught.value
+    with pytest.raises(AssertionError):
+        route("http://localhost:8080/v2/speak", "POST")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_run_by_a_test(command: str) -> None:
+    (test,) = [test for prefix, test in RUN_BY.items() if command.startswith(prefix)]
+    assert (ROOT / test).is_file()
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_settings_table_is_complete_and_true() -> None:
+    rows = dict(re.findall(r"^\| `MUSETALK_(\w+)` \| (.*?) \|", README, re.M))
+    fields = Settings.model_fields
+    assert set(rows) == {name.upper() for name in fields}
+    for name, field in fields.items():
+        shown = rows[name.upper()]
+        if not shown.startswith("`"):
+            assert field.default is None
+            continue
+        default = str(field.default)
+        default = default.replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+        assert shown.strip("`") == default.removesuffix(".0"), name
+
+
+def test_the_commands_of_make_help_exist() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    named = set(re.findall(r"make ([a-z]+)", done.stdout))
+    assert {"serve", "demo", "test", "check", "bench"} <= named <= targets()
+
+
+def test_a_machine_that_lacks_something_stops_make(tmp_path: Path) -> None:
+    """make says so before it makes an environment."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "orchestrator").mkdir()
+    source = (ROOT / "orchestrator" / "preflight.py").read_text()
+    (tmp_path / "orchestrator" / "preflight.py").write_text(
+        source.replace("GLIBC = (2, 35)", "GLIBC = (9, 99)")
+    )
+    done = subprocess.run(
+        ["make", "setup"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert "glibc" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+# Run for real
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A working directory with the files that the README's reader has."""
+    frames = np.load(ROOT / "tests" / "golden" / "chain.npz")["frames"]
+    cv2.imwrite(str(tmp_path / "portrait.jpg"), frames[0])
+    pcm = np.load(ROOT / "tests" / "golden" / "mel.npz")["pcm16"]
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(pcm[: 2 * 16000].tobytes())
+    return tmp_path
+
+
+def shell(command: str, place: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "MUSETALK_CACHE_DIR": str(place / "cache"),
+            **environment,
+        },
+    )
+
+
+def commands(prefix: str) -> list[str]:
+    found = [command for command in COMMANDS if command.startswith(prefix)]
+    assert found
+    return found
+
+
+def test_doctor_runs(place: Path) -> None:
+    done = shell("musetalk doctor", place)
+    assert done.returncode in (0, 1), done.stderr
+    assert "Triton" in done.stdout
+    assert ("MISSING" in done.stdout) == (done.returncode == 1)
+
+
+@pytest.mark.slow
+def test_random_weights_become_a_repository(place: Path) -> None:
+    for command in commands("musetalk export init") + [
+        command for command in commands("musetalk export build") if "random" in command
+    ]:
+        done = shell(command, place)
+        assert done.returncode == 0, done.stderr
+    assert (place / "out" / "random" / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+@needs_demo
+def test_avatars_and_videos(place: Path) -> None:
+    for command in commands('musetalk speak "Good') + commands("musetalk speak --audio"):
+        done = shell(command, place)
+        assert done.returncode == 0, done.stderr
+    for command in commands("musetalk avatar") + commands('musetalk speak "Hello, I am Ana'):
+        if "remove" in command:
+            continue
+        done = shell(command, place)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    for name in ("morning.mp4", "speech.mp4", "ana.mp4", "ana.png"):
+        assert (place / "out" / name).stat().st_size > 1000, name
+    done = shell("musetalk avatar remove ana && ! musetalk speak hi --avatar ana", place)
+    assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def service(place: Path) -> Iterator[int]:
+    """The served demo on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (place / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [BIN / "musetalk", "serve", "--port", str(port)],
+            cwd=place,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "MUSETALK_CACHE_DIR": str(place / "cache")},
+        )
+        try:
+            end = time.monotonic() + 120
+            while True:
+                assert process.poll() is None, (place / "serve.log").read_text()
+                assert time.monotonic() < end, (place / "serve.log").read_text()
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2)
+                    break
+                time.sleep(0.25)
+            yield port
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, (place / "serve.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+@needs_demo
+def test_the_service_answers_as_described(place: Path) -> None:
+    with service(place) as port:
+        for command in commands("curl"):
+            done = shell(command.replace("localhost:8080", f"127.0.0.1:{port}"), place)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+    for name in ("hello.mp4", "reply.mp4"):
+        assert (place / name).read_bytes()[4:8] == b"ftyp"
