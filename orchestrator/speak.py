@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import cv2
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -18,7 +19,8 @@ from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.sheet import contact_sheet
 from orchestrator.errors import UsageError
 from orchestrator.rendering.encode import Mp4Info
-from orchestrator.rendering.renderer import Renderer, avatar_store, open_renderer
+from orchestrator.rendering.gallery import DRAWN, avatar_store, portraits
+from orchestrator.rendering.renderer import Renderer, open_renderer
 from orchestrator.rendering.script import Script, read_recording, read_text
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.settings import Settings
@@ -144,14 +146,15 @@ def avatar_list(settings: Settings) -> None:
     """Print a table of the avatars."""
     table = Table("name", "frames", "size", "consent")
     store = avatar_store(settings)
-    for name in store.list():
+    own = store.list()
+    for name in own:
         avatar = store.get(name)
-        table.add_row(
-            name,
-            str(len(avatar)),
-            f"{avatar.width}x{avatar.height}",
-            str(avatar.metadata.get("consent", "")),
-        )
+        size = f"{avatar.width}x{avatar.height}"
+        consent = str(avatar.metadata.get("consent", ""))
+        table.add_row(escape(name), str(len(avatar)), size, escape(consent))
+    for name in portraits():
+        if name not in own:
+            table.add_row(name, "", "", DRAWN)
     Console().print(table if table.row_count else "no avatars yet: musetalk avatar add FILE")
 
 

@@ -34,7 +34,8 @@ _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _FACTORS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 4, 8, 16, 32)
 
 
-disable_created_metrics()  # a series for the birth of each series, which nobody reads
+# A series for the birth of each series, which nobody reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Telemetry:

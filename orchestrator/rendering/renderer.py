@@ -11,10 +11,10 @@ from typing import Final
 
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.prepare import prepare_avatar
-from orchestrator.avatars.store import AvatarStore
-from orchestrator.errors import NotFoundError, SetupError
+from orchestrator.errors import SetupError
 from orchestrator.inference import Inference, connect
 from orchestrator.rendering.encode import Mp4Info
+from orchestrator.rendering.gallery import Gallery, avatar_store
 from orchestrator.rendering.provenance import Provenance
 from orchestrator.rendering.render import RenderOptions
 from orchestrator.rendering.script import Recording, Script
@@ -32,7 +32,7 @@ class Renderer:
     Args:
         settings: of the process.
         inference: Triton.
-        store: the avatars.
+        gallery: the avatars.
         voice: speaks the texts.
         batch: frames in one request, at most what the server's ``lipsync`` takes.
         weights: identifier of the weights that the server runs.
@@ -42,7 +42,7 @@ class Renderer:
         self,
         settings: Settings,
         inference: Inference,
-        store: AvatarStore,
+        gallery: Gallery,
         voice: SpeechSynthesizer,
         *,
         batch: int,
@@ -50,32 +50,18 @@ class Renderer:
     ) -> None:
         self.inference = inference
         self._settings = settings
-        self._store = store
+        self._gallery = gallery
         self._voice = voice
         self._batch = batch
         self._weights = weights
 
     def avatar_names(self) -> list[str]:
         """Names of the avatars."""
-        return self._store.list()
+        return self._gallery.names()
 
     async def avatar(self, name: str | None) -> Avatar:
-        """Find an avatar.
-
-        Args:
-            name: of the avatar; None takes the default one, the first by name.
-
-        Raises:
-            NotFoundError: there is no such avatar, or none at all.
-        """
-        names = await asyncio.to_thread(self.avatar_names)
-        if name is None and not names:
-            raise NotFoundError("there is no avatar yet", remedy="musetalk avatar add FILE")
-        if name is not None and name not in names:
-            raise NotFoundError(
-                f"there is no avatar {name!r}", remedy=f"there are: {', '.join(names) or 'none'}"
-            )
-        return await asyncio.to_thread(self._store.get, name or names[0])
+        """Find an avatar; None takes the default one. See ``Gallery.get``."""
+        return await self._gallery.get(name)
 
     async def avatar_of_file(
         self,
@@ -160,18 +146,13 @@ async def open_renderer(settings: Settings) -> AsyncIterator[Renderer]:
             yield Renderer(
                 settings,
                 inference,
-                avatar_store(settings),
+                Gallery(settings, inference, avatar_store(settings)),
                 voice,
                 batch=min(settings.batch, largest),
                 weights=await asyncio.to_thread(weights_id, settings),
             )
     finally:
         await voice.close()
-
-
-def avatar_store(settings: Settings) -> AvatarStore:
-    """The prepared avatars of this machine."""
-    return AvatarStore(settings.cache_dir / "avatars")
 
 
 def weights_id(settings: Settings) -> str:
