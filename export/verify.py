@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from export.build import modules
@@ -188,18 +187,20 @@ async def verify(
 
 
 def print_table(results: list[Result]) -> None:
-    """Print the comparison, one line a model."""
-    table = Table(box=None)
-    for title in ("model", "mean error", "max", "rel. L2", "> 8 levels", "limit", "verdict"):
-        table.add_column(title, no_wrap=True)
+    """Print the comparison, one line a model, never shortened to the terminal's width."""
+    console = Console(highlight=False, soft_wrap=True)
+    row = "{:16} {:>10} {:>10} {:>9} {:>11}  {:24} {}"
+    titles = ("model", "mean error", "maximum", "rel. L2", "> 8 levels", "limit", "verdict")
+    console.print(row.format(*titles))
     for result in results:
-        table.add_row(
-            result.name,
-            f"{result.mean:.2g}",
-            f"{result.maximum:.2g}",
-            f"{result.relative:.2%}",
-            f"{result.far:.3%}",
-            result.limit,
-            "[green]passed[/]" if result.passed else "[red]FAILED[/]",
+        console.print(
+            row.format(
+                result.name,
+                f"{result.mean:.2g}",
+                f"{result.maximum:.2g}",
+                f"{result.relative:.2%}",
+                f"{result.far:.3%}",
+                result.limit,
+                "[green]passed[/]" if result.passed else "[red]FAILED[/]",
+            )
         )
-    Console().print(table)

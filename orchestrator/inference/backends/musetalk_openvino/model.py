@@ -6,6 +6,7 @@ that Triton's batcher hands over are computed in one inference.
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ import triton_python_backend_utils as pb_utils
 from openvino_engine import Engine, EngineError  # type: ignore[import-not-found]
 
 MODEL_FILE = "model.onnx"
+_TAKEN = b"used_dltensor"
+_set_capsule_name = ctypes.pythonapi.PyCapsule_SetName
+_set_capsule_name.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 class TritonPythonModel:
@@ -100,6 +104,16 @@ def _input(request: Any, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
+def _tensor(name: str, array: np.ndarray[Any, Any]) -> Any:
+    """An output of Triton's that reads the array where it lies."""
+    capsule = array.__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    # Triton marks the capsule as taken by a name that NumPy does not know, which then complains
+    # on standard error each time; the agreed name keeps it silent.
+    _set_capsule_name(capsule, _TAKEN)
+    return tensor
+
+
 def _response(request: Any, results: dict[str, np.ndarray[Any, Any]]) -> Any:
     """The part of the batch that one request asked for."""
     steps = _steps(request)
@@ -112,9 +126,7 @@ def _response(request: Any, results: dict[str, np.ndarray[Any, Any]]) -> Any:
     # Triton copies each array once, out of this process.
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor.from_dlpack(
-                name, array if steps is None else np.ascontiguousarray(array[:, :steps])
-            )
+            _tensor(name, array if steps is None else np.ascontiguousarray(array[:, :steps]))
             for name, array in results.items()
             if name in wanted
         ]
