@@ -64,6 +64,12 @@ def speak(
     """
     if output.is_dir():
         raise UsageError(f"{output} is a folder", remedy="name a file to write")
+    source = _source(settings, avatar)
+    if source is not None and not (consent or "").strip():
+        raise UsageError(
+            f"whose face is in {source}, and did they agree to this?",
+            remedy='say so with --consent "..."; it is kept with the avatar',
+        )
     console = Console(stderr=True)
 
     async def work() -> tuple[Mp4Info, StageTimes]:
@@ -75,7 +81,10 @@ def speak(
         times = StageTimes()
         console.print(_connecting(settings))
         async with open_renderer(settings) as renderer:
-            chosen = await _choose(renderer, console, avatar, consent)
+            if source is None:
+                chosen = await renderer.avatar(avatar)
+            else:
+                chosen = await _prepare(renderer, console, source, source.stem, consent or "")
             with _progress(console, f"Rendering {chosen.name}") as progress:
                 info = await renderer.speak(
                     script, chosen, output, fps=settings.fps, times=times, progress=progress
@@ -90,25 +99,20 @@ def speak(
     )
 
 
-async def _choose(
-    renderer: Renderer, console: Console, avatar: str | None, consent: str | None
+def _source(settings: Settings, avatar: str | None) -> Path | None:
+    """The picture or video that ``--avatar`` names, unless an avatar has that name."""
+    if avatar is None or avatar in avatar_store(settings).list() or avatar in portraits():
+        return None
+    source = Path(avatar)
+    return source if source.is_file() else None
+
+
+async def _prepare(
+    renderer: Renderer, console: Console, source: Path, name: str, consent: str
 ) -> Avatar:
-    """The avatar of a name, or one prepared from a file."""
-    source = Path(avatar or "")
-    is_name = avatar is None or avatar in await asyncio.to_thread(renderer.avatar_names)
-    if is_name or not await asyncio.to_thread(source.is_file):
-        return await renderer.avatar(avatar)
-    if not consent:
-        raise UsageError(
-            f"whose face is in {source}, and did they agree to this?",
-            remedy='say so with --consent "..."; it is kept with the avatar',
-        )
-    with _progress(console, f"Preparing {source.name}") as progress:
+    with _progress(console, f"Preparing {name}") as progress:
         return await renderer.avatar_of_file(
-            source,
-            name=source.stem,
-            consent=consent,
-            progress=lambda part: progress(part, 0),
+            source, name=name, consent=consent, progress=lambda part: progress(part, 0)
         )
 
 
@@ -129,15 +133,12 @@ def avatar_add(settings: Settings, *, source: Path, name: str, consent: str) -> 
     async def work() -> Avatar:
         console.print(_connecting(settings))
         async with open_renderer(settings) as renderer:
-            with _progress(console, f"Preparing {name}") as progress:
-                prepared = await renderer.avatar_of_file(
-                    source, name=name, consent=consent, progress=lambda part: progress(part, 0)
-                )
+            prepared = await _prepare(renderer, console, source, name, consent)
             await asyncio.to_thread(avatar_store(settings).add, prepared)
             return prepared
 
     avatar = _run(work())
-    _say(f"{name}: {len(avatar)} frames, {avatar.width}x{avatar.height}")
+    _say(f"{name}: {len(avatar)} frames of {avatar.width}x{avatar.height}")
     for note in avatar.metadata.get("notes", []):
         _say(f"note: {note}")
 

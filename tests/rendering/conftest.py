@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.errors import UnavailableError
@@ -127,3 +129,119 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("orchestrator.rendering.render._RECOVERY_SECONDS", 0.2)
     monkeypatch.setattr("orchestrator.rendering.render._POLL_SECONDS", 0.02)
     yield
+
+
+CONFIG = """backend: "musetalk_openvino"
+max_batch_size: 8
+dynamic_batching {}
+instance_group { kind: KIND_CPU count: 1 }
+parameters { key: "precision" value { string_value: "fp32" } }
+"""
+TYPES = {"FP16": TensorProto.FLOAT16, "FP32": TensorProto.FLOAT, "UINT8": TensorProto.UINT8}
+
+
+def save(
+    repository: Path,
+    name: str,
+    inputs: dict[str, tuple[str, list[int]]],
+    output: tuple[str, str, list[int]],
+    nodes: list[tuple[str, list[str], str, dict[str, Any]]],
+    constants: dict[str, Any],
+) -> None:
+    key, dtype, dims = output
+    graph = helper.make_graph(
+        [helper.make_node(op, ins, [out], **extra) for op, ins, out, extra in nodes],
+        name,
+        [
+            helper.make_tensor_value_info(k, TYPES[t], ["b", *shape])
+            for k, (t, shape) in inputs.items()
+        ],
+        [helper.make_tensor_value_info(key, TYPES[dtype], ["b", *dims])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    folder = repository / name / "1"
+    folder.mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, folder / "model.onnx")
+    config = f'name: "{name}"\n' + CONFIG
+    for k, (t, shape) in inputs.items():
+        config += f'input {{ name: "{k}" data_type: TYPE_{t} dims: {shape} }}\n'
+    shown = [-1, *dims[1:]] if name == "whisper_encoder" else dims
+    config += f'output {{ name: "{key}" data_type: TYPE_{dtype} dims: {shown} }}\n'
+    (folder.parent / "config.pbtxt").write_text(config)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of a few hand-made operations for a real tritonserver.
+
+    ``whisper_encoder``: each step its own number, plus 1. ``lipsync``: step 4 as a grey.
+    ``vae_encoder``: zeros.
+    """
+    path = tmp_path_factory.mktemp("repository")
+    save(
+        path,
+        "whisper_encoder",
+        {"mel": ("FP32", [80, 3000])},
+        ("hidden_states", "FP16", [1500, 5, 384]),
+        [
+            ("ReduceMean", ["mel", "axes"], "mean", {"keepdims": 1}),
+            ("Mul", ["mean", "zero"], "nothing", {}),
+            ("Unsqueeze", ["nothing", "last"], "flat", {}),
+            ("Add", ["flat", "numbers"], "sum", {}),
+            ("Cast", ["sum"], "hidden_states", {"to": TensorProto.FLOAT16}),
+        ],
+        {
+            "axes": np.array([1, 2], np.int64),
+            "zero": np.float32(0),
+            "last": np.array([3], np.int64),
+            "numbers": np.broadcast_to(
+                np.arange(1, 1501, dtype=np.float32)[None, :, None, None], (1, 1500, 5, 384)
+            ).copy(),
+        },
+    )
+    save(
+        path,
+        "lipsync",
+        {"latents": ("FP16", [8, 32, 32]), "audio": ("FP16", [50, 384])},
+        ("face", "UINT8", [256, 256, 3]),
+        [
+            ("Slice", ["audio", "from", "to", "axes"], "step", {}),
+            ("Unsqueeze", ["step", "last"], "four", {}),
+            ("ReduceMean", ["latents", "all"], "latent", {"keepdims": 1}),
+            ("Mul", ["latent", "zero"], "nothing", {}),
+            ("Add", ["four", "nothing"], "grey", {}),
+            ("Expand", ["grey", "shape"], "wide", {}),
+            ("Min", ["wide", "white"], "bounded", {}),
+            ("Cast", ["bounded"], "face", {"to": TensorProto.UINT8}),
+        ],
+        {
+            "from": np.array([20, 0], np.int64),
+            "to": np.array([21, 1], np.int64),
+            "axes": np.array([1, 2], np.int64),
+            "last": np.array([3], np.int64),
+            "all": np.array([1, 2, 3], np.int64),
+            "zero": np.float16(0),
+            "white": np.float16(250),
+            "shape": np.array([1, 256, 256, 3], np.int64),
+        },
+    )
+    save(
+        path,
+        "vae_encoder",
+        {"crop": ("UINT8", [256, 256, 3])},
+        ("latents", "FP16", [8, 32, 32]),
+        [
+            ("Cast", ["crop"], "number", {"to": TensorProto.FLOAT16}),
+            ("ReduceMax", ["number", "all"], "most", {"keepdims": 1}),
+            ("Mul", ["most", "zero"], "nothing", {}),
+            ("Expand", ["nothing", "shape"], "latents", {}),
+        ],
+        {
+            "all": np.array([1, 2, 3], np.int64),
+            "zero": np.float16(0),
+            "shape": np.array([1, 8, 32, 32], np.int64),
+        },
+    )
+    (path / "manifest.json").write_text('{"weights_id": "hand-made"}')
+    return path
