@@ -137,8 +137,8 @@ def blend_mask(mask: U8, square: Box, width: int, height: int) -> BlendMask:
         height: of the frame.
     """
     left, top = max(0, -square[0]), max(0, -square[1])
-    right = min(mask.shape[1], width - square[0])
-    bottom = min(mask.shape[0], height - square[1])
+    right = max(left, min(mask.shape[1], width - square[0]))
+    bottom = max(top, min(mask.shape[0], height - square[1]))
     inside = mask[top:bottom, left:right]
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
