@@ -2,7 +2,8 @@
 
 Run as a script with nothing but the standard library (``python -I -S keeper.py``). Its
 standard input is a pipe from the parent that carries one JSON line, the plan. The end of that
-pipe is the order to stop: the parent closes it, or dies in whatever way and the kernel does.
+pipe is the order to stop: the parent closes it, or dies in whatever way and the kernel does;
+anything written before it is the order to stop at once.
 Then: SIGTERM to tritonserver, SIGKILL to its process group after the grace, all orphans
 reaped, the scratch folder and the shared memory removed. Exit status is tritonserver's.
 """
@@ -44,7 +45,9 @@ def main() -> int:
         # Only the pipe ends this process: a Ctrl-C in the terminal reaches the parent, which
         # drains its own work first.
         signal.signal(number, signal.SIG_IGN)
-    line = sys.stdin.buffer.readline()
+    # Unbuffered: what follows the line stays in the pipe.
+    with open(0, "rb", buffering=0, closefd=False) as pipe:
+        line = pipe.readline()
     if not line:
         return 0
     plan: Plan = json.loads(line)
@@ -83,10 +86,13 @@ def _watch(server: subprocess.Popen[bytes], waker: int, grace: float) -> int:
         status = server.poll()
         if status is not None:
             return status
-        if stdin in ready and not os.read(stdin, 4096):
+        if stdin in ready:
             waiting.remove(stdin)
-            deadline = time.monotonic() + grace
-            server.send_signal(signal.SIGTERM)
+            if os.read(stdin, 4096):
+                server.kill()
+            else:
+                deadline = time.monotonic() + grace
+                server.send_signal(signal.SIGTERM)
         elif deadline is not None and time.monotonic() >= deadline:
             server.kill()
             deadline = None

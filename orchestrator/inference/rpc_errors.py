@@ -18,7 +18,9 @@ from orchestrator.errors import (
 
 QUEUE_FULL = ("exceeds maximum queue size", "queue is full", "request rejected")
 EXPIRED = ("request timeout expired", "timeout expired")
-MISSING = ("unknown model", "is not found", "is not ready", "no available versions")
+MISSING = ("unknown model", "is not found")
+STOPPED = ("server is stopping", "stub process", "has no available versions")
+"""A server that stops has unloaded its models already while it still answers."""
 BAD_INPUT = (
     "unexpected shape",
     "unexpected datatype",
@@ -56,15 +58,15 @@ def translate(error: BaseException, *, model: str, address: str) -> MuseTalkErro
         return QueueFullError(_about(model, "Triton's queue is full"))
     if status == "DEADLINE_EXCEEDED" or any(words in low for words in EXPIRED):
         return DeadlineError(_about(model, "no answer within the deadline"))
-    if status in ("NOT_FOUND", "UNAVAILABLE") and any(words in low for words in MISSING):
+    if status in ("UNAVAILABLE", "CANCELLED") or any(words in low for words in STOPPED):
+        # CANCELLED is what a server that shuts down answers: a cancel of our own never
+        # arrives here, it is raised as CancelledError in the task.
+        return UnavailableError(f"Triton at {address} is unavailable: {message}")
+    if status == "NOT_FOUND" or any(words in low for words in MISSING):
         return ModelMissingError(
             _about(model, f"Triton at {address} does not serve it: {message}"),
             remedy="check the model repository of that server",
         )
-    if status in ("UNAVAILABLE", "CANCELLED") or "server is stopping" in low:
-        # CANCELLED is what a server that shuts down answers: a cancel of our own never
-        # arrives here, it is raised as CancelledError in the task.
-        return UnavailableError(f"Triton at {address} is unavailable: {message}")
     if status == "RESOURCE_EXHAUSTED":
         return QueueFullError(_about(model, message))
     if status == "INVALID_ARGUMENT" or any(words in low for words in BAD_INPUT):

@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from orchestrator.errors import MuseTalkError, RepositoryError, ServerDiedError, SetupError
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.distribution import Distribution, find_distribution
+from orchestrator.inference.model_processes import first_dead, model_processes
 from orchestrator.inference.ports import LOOPBACK, Ports, listens
 from orchestrator.inference.scratch import Scratch, create_scratch
 from orchestrator.inference.triton_log import LogLine, LogReader
@@ -25,6 +28,7 @@ KILL_SECONDS = DRAIN_SECONDS + 5.0
 START_ATTEMPTS = 5
 """Tries with new ports when a free one was taken between choosing it and binding it."""
 POLL_SECONDS = 0.05
+WATCH_SECONDS = 1.0
 LINE_LIMIT = 1 << 20
 
 _log = logging.getLogger("musetalk.triton")
@@ -66,6 +70,8 @@ class EmbeddedTriton:
         self._scratch: Scratch | None = None
         self._pump: asyncio.Task[None] | None = None
         self._pid: int | None = None
+        self._models: dict[str, psutil.Process] = {}
+        self._broken = False
 
     @property
     def grpc_address(self) -> str:
@@ -120,25 +126,45 @@ class EmbeddedTriton:
         await self.start()
 
     async def wait(self) -> None:
-        """Wait until the server ends by itself.
+        """Wait until the server, or the process of one of its models, ends by itself.
 
         Raises:
             ServerDiedError: always; the message says why.
         """
-        if self._keeper is None or self._pump is None:
+        keeper, pump = self._keeper, self._pump
+        if keeper is None or pump is None:
             raise ServerDiedError("tritonserver is not running")
-        status = await self._keeper.wait()
-        # What the server wrote last is the reason; a stub may hold the pipe a moment longer.
-        await asyncio.wait({self._pump}, timeout=2.0)
-        raise ServerDiedError(self._death(status))
+        ended = asyncio.create_task(keeper.wait())
+        try:
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=WATCH_SECONDS)
+                dead = first_dead(self._models)
+                if dead is not None and not ended.done():
+                    # A server that ends takes its models with it: let it tell its own reason.
+                    await asyncio.wait({ended}, timeout=WATCH_SECONDS)
+                    if not ended.done():
+                        self._broken = True
+                        raise ServerDiedError(
+                            f"the process of model {dead} ended, perhaps for lack of memory"
+                        )
+            # What the server wrote last is the reason; a stub may hold the pipe a moment longer.
+            await asyncio.wait({pump}, timeout=2.0)
+            raise ServerDiedError(self._death(ended.result()))
+        finally:
+            ended.cancel()
 
     async def stop(self) -> None:
-        """Let requests under way finish, then end the server and all that belongs to it."""
+        """Let requests under way finish, then end the server and all that belongs to it.
+
+        A server that has lost a model is not drained: it would wait for that model.
+        """
         keeper, pump, scratch = self._keeper, self._pump, self._scratch
         self._keeper = self._pump = self._scratch = self._pid = None
         if keeper is not None:
-            if keeper.stdin is not None:
-                keeper.stdin.close()
+            assert keeper.stdin is not None
+            if self._broken:
+                keeper.stdin.write(b"kill")
+            keeper.stdin.close()
             try:
                 await asyncio.wait_for(keeper.wait(), KILL_SECONDS + 5.0)
             except asyncio.TimeoutError:
@@ -162,6 +188,7 @@ class EmbeddedTriton:
     async def _launch(self, distribution: Distribution) -> None:
         """Start the keeper, and through it the server."""
         self._reader = LogReader()
+        self._models, self._broken = {}, False
         self._scratch = scratch = create_scratch()
         backends = distribution.lay_out_backends(scratch.folder)
         plan = {
@@ -256,7 +283,9 @@ class EmbeddedTriton:
                     await listens(self._ports.metrics)
                     and await listens(self._ports.http)
                     and await _is_ready(client, self._scratch.name)
+                    and self._pid is not None
                 ):
+                    self._models = await asyncio.to_thread(model_processes, self._pid)
                     return
         finally:
             died.cancel()

@@ -23,7 +23,7 @@ _NOISE = re.compile(
     r"^(Internal: |Invalid argument: |Unavailable: |Internal - |TritonModelException: )"
 )
 _KEPT = 50
-_HARMLESS = ("CudaDriverHelper has not been initialized",)
+_HARMLESS = ("CudaDriverHelper has not been initialized", "unable to create stream for ")
 """What the server logs as an error on every machine without a GPU."""
 
 

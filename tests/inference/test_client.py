@@ -98,8 +98,8 @@ ANSWERS = [
     (
         grpc.StatusCode.UNAVAILABLE,
         "Request for unknown model: 'unet' has no available versions",
-        ModelMissingError,
-        False,
+        UnavailableError,
+        True,
     ),
     (
         grpc.StatusCode.UNAVAILABLE,
@@ -116,6 +116,12 @@ ANSWERS = [
         False,
     ),
     (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'x'", BadInputError, False),
+    (
+        grpc.StatusCode.INTERNAL,
+        "Stub process 'unet_0_0' is not healthy.",
+        UnavailableError,
+        True,
+    ),
     (grpc.StatusCode.INTERNAL, "out of memory", InferenceError, False),
     (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", UnavailableError, True),
 ]

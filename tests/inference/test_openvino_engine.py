@@ -37,9 +37,11 @@ def test_read_only_parts_are_taken(model: Path) -> None:
     np.testing.assert_array_equal(Engine(model).run({"x": [part]})["y"], part * 2)
 
 
-def test_warm_up_runs_every_size(model: Path) -> None:
+def test_warm_up_leaves_out_a_batch_that_takes_too_long(model: Path) -> None:
     engine = Engine(model, precision="fp32")
-    engine.warm_up([1, 8])
+    assert engine.warm_up(8, patience=60) == [1, 8]
+    assert engine.warm_up(8, patience=0) == [1]
+    assert engine.warm_up(1) == [1]
     assert engine.inputs == ["x"]
     assert engine.outputs == ["y"]
 
@@ -55,7 +57,7 @@ def test_a_file_that_is_no_model_is_named_in_one_line(tmp_path: Path, content: b
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(EngineError, match=f"{path} cannot be loaded: .") as caught:
-        Engine(path).warm_up([1])
+        Engine(path).warm_up(1)
     assert "\n" not in str(caught.value)
 
 
@@ -74,7 +76,7 @@ def test_a_model_without_its_external_data_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
-    Engine(path).warm_up([1])
+    Engine(path).warm_up(1)
     (tmp_path / "model.onnx.data").unlink()
     with pytest.raises(EngineError, match=r"model\.onnx"):
         Engine(path)

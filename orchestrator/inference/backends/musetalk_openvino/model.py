@@ -39,7 +39,6 @@ class TritonPythonModel:
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
-        largest = max(1, int(config["max_batch_size"]))
         try:
             self._engine = Engine(
                 path,
@@ -48,12 +47,12 @@ class TritonPythonModel:
             )
             self._check_names(config)
             self._names = self._engine.inputs
-            seconds = self._engine.warm_up(sorted({1, largest}))
+            warm = self._engine.warm_up(max(1, int(config["max_batch_size"])))
         except EngineError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         pb_utils.Logger.log_info(
-            f"{args['model_name']}: {self._engine.precision}, "
-            f"{seconds * 1000:.1f} ms for a batch of {largest}"
+            f"{args['model_name']} computes in {self._engine.precision}, "
+            f"warm for batches of {' and '.join(map(str, warm))}"
         )
 
     def _check_names(self, config: dict[str, Any]) -> None:

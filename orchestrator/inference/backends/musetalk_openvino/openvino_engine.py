@@ -94,40 +94,45 @@ class Engine:
         """Names of the outputs."""
         return list(self._outputs)
 
-    def warm_up(self, batches: Sequence[int]) -> float:
-        """Run zeros once for each batch size, so that no request pays for the first time.
+    def warm_up(self, largest: int, *, patience: float = 5.0) -> list[int]:
+        """Run zeros, so that no request pays for the first time.
 
         Args:
-            batches: batch sizes; the largest one sizes the buffers.
+            largest: the largest batch, which sizes the buffers.
+            patience: seconds. The largest batch is left out where it would take longer: of
+                seconds of computing its first time is no part that anyone notices.
 
         Returns:
-            Seconds of the last run.
+            The batch sizes that ran.
 
         Raises:
             EngineError: the model does not run.
         """
-        seconds = 0.0
-        for batch in batches:
-            zeros: dict[str, Sequence[Array]] = {
-                name: [np.zeros([batch, *_fixed_dims(port)], port.element_type.to_dtype())]
-                for name, port in self._inputs.items()
-            }
-            start = time.perf_counter()
-            try:
-                self.run(zeros)
-            except RuntimeError as error:
-                raise EngineError(
-                    f"model file {self.path} does not run: {_cause(error)}"
-                ) from error
-            seconds = time.perf_counter() - start
-        return seconds
+        self._run_zeros(1)
+        if largest == 1 or self._run_zeros(1) * largest > patience:
+            return [1]
+        self._run_zeros(largest)
+        return [1, largest]
+
+    def _run_zeros(self, batch: int) -> float:
+        """Compute a batch of zeros; return how many seconds it took."""
+        zeros: dict[str, Sequence[Array]] = {
+            name: [np.zeros([batch, *_fixed_dims(port)], port.element_type.to_dtype())]
+            for name, port in self._inputs.items()
+        }
+        start = time.perf_counter()
+        try:
+            self.run(zeros)
+        except RuntimeError as error:
+            raise EngineError(f"model file {self.path} does not run: {_cause(error)}") from error
+        return time.perf_counter() - start
 
     def run(self, inputs: Mapping[str, Sequence[Array]]) -> dict[str, Array]:
         """Compute one batch.
 
         Args:
-            inputs: for each input the parts of the batch, in order, each [n_i, ...]. One part
-                is read where it lies; several are joined in a buffer that is kept.
+            inputs: for each input the parts of the batch, in order, each [n_i, ...]. Several
+                are joined in a buffer that is kept; a single writeable one is read in place.
 
         Returns:
             For each output an array [sum of n_i, ...]. It is the engine's own memory, valid
