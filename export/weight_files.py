@@ -69,7 +69,8 @@ def read_weights(path: Path) -> Weights:
                 pickle_module=_TensorPickle("tensor_pickle"),
             )
     except Exception as error:  # a damaged pickle can raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        # Torch explains at length; the first sentence says what is wrong.
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise CheckpointError(
             f"{path}: not a readable weight file: {reason}", remedy="fetch it again"
         ) from error
