@@ -26,6 +26,7 @@ from orchestrator.api.page import CONTENT_SECURITY_POLICY, PAGE
 from orchestrator.errors import MuseTalkError, UnavailableError, UsageError
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.script import Script, read_recording, read_text
+from orchestrator.rendering.tasks import end, within
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
@@ -185,8 +186,8 @@ async def _readiness(service: Service) -> dict[str, object]:
     triton, count = False, 0
     if service.renderer is not None:
         try:
-            triton = await asyncio.wait_for(service.renderer.inference.ready(), _READY_TIMEOUT)
-        except (MuseTalkError, asyncio.TimeoutError, TimeoutError):
+            triton = await within(service.renderer.inference.ready(), _READY_TIMEOUT)
+        except TimeoutError:
             triton = False
         count = len(await asyncio.to_thread(service.renderer.avatar_names))
     return {"ready": triton and count > 0, "triton": triton, "avatars": count}
@@ -201,8 +202,8 @@ async def _read_order(request: Request, settings: Settings) -> Order:
             one of another kind.
     """
     try:
-        return await asyncio.wait_for(_parse(request, settings), _BODY_TIMEOUT)
-    except (asyncio.TimeoutError, TimeoutError) as error:
+        return await within(_parse(request, settings), _BODY_TIMEOUT)
+    except TimeoutError as error:
         raise HTTPException(408, "the request took too long to arrive") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -325,6 +326,4 @@ async def _unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T 
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         return await working if working.done() else None
     finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        await end(working, watching)

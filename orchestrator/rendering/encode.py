@@ -26,6 +26,7 @@ import numpy.typing as npt
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
 from orchestrator.rendering.colour import COLOUR_TAGS, even, to_i420
 from orchestrator.rendering.provenance import Provenance
+from orchestrator.rendering.tasks import end, within
 from orchestrator.speech.ffmpeg import ffmpeg_path, file_url, last_words, run_ffmpeg
 
 U8 = npt.NDArray[np.uint8]
@@ -131,6 +132,7 @@ class Mp4Writer:
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: int | None = None
         self._errors: asyncio.Task[bytes] | None = None
+        self._cleaning: asyncio.Task[None] | None = None
         # One thread of its own: a slow encoder then holds up nobody else's work.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mp4")
 
@@ -235,13 +237,16 @@ class Mp4Writer:
         """Run one blocking step in the writer's thread, and tell why it failed."""
         loop = asyncio.get_running_loop()
         writing = loop.run_in_executor(self._thread, functools.partial(function, *arguments))
-        try:
-            await asyncio.wait_for(asyncio.shield(writing), _WRITE_TIMEOUT)
-        except (asyncio.TimeoutError, TimeoutError) as error:
+        # After a cancel nobody waits for the write, which then fails when ffmpeg is ended.
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        done, _ = await asyncio.wait({writing}, timeout=_WRITE_TIMEOUT)
+        if not done:
             raise SetupError(
                 f"the video encoder took nothing for {_WRITE_TIMEOUT:.0f} s",
                 remedy="is the disk full or the machine overloaded?",
-            ) from error
+            )
+        try:
+            writing.result()
         except OSError as error:
             raise await self._failure(error) from error
 
@@ -251,8 +256,8 @@ class Mp4Writer:
         self._pipe = None
         assert self._process is not None
         try:
-            status = await asyncio.wait_for(self._process.wait(), _FINISH_TIMEOUT)
-        except (asyncio.TimeoutError, TimeoutError) as error:
+            status = await within(self._process.wait(), _FINISH_TIMEOUT)
+        except TimeoutError as error:
             raise SetupError("the video encoder does not end") from error
         if status:
             raise await self._failure(None)
@@ -297,13 +302,16 @@ class Mp4Writer:
         )
 
     async def _abort(self) -> None:
-        """End the encoder and remove the folder; does nothing after a whole ``finish``."""
+        """End the encoder and remove the folder, also when this is cancelled itself."""
+        self._cleaning = asyncio.create_task(self._clean_up())
+        await asyncio.shield(self._cleaning)
+
+    async def _clean_up(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
         if self._errors is not None:
-            self._errors.cancel()
-            await asyncio.gather(self._errors, return_exceptions=True)
+            await end(self._errors)
         # Without ffmpeg at the other end a blocked write fails, so this does not wait long; the
         # pipe must stay open until then, or its number might already be somebody else's file.
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from orchestrator.errors import MuseTalkError, ServerDiedError
 from orchestrator.rendering.composite import composite
+from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.speech.features import speech_features
 from orchestrator.speech.windows import Alignment
@@ -128,17 +129,14 @@ async def render_speech(
                 with times.measure("lipsync"):
                     faces = await task
             finally:
-                task.cancel()
+                await end(task)
             send_next()
             with times.measure("composite"):
                 frames = await asyncio.to_thread(_composite_all, avatar, indices, faces)
             times.generated += len(frames)
             yield Chunk(frames, faces[-1])
     finally:
-        tasks = [task for _, task in waiting]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*(task for _, task in waiting))
 
 
 async def idle_frames(
@@ -205,8 +203,7 @@ async def prefetch(source: AsyncGenerator[T, None], depth: int = AHEAD) -> Async
                 raise item
             yield item[0]
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
         await source.aclose()
 
 
