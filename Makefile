@@ -18,6 +18,7 @@ help:
 	@echo "make serve   the service with its web page on http://localhost:8080"
 	@echo "make demo    renders out/demo.mp4 with the embedded voice and avatar"
 	@echo "make test    the whole test suite       make check   format, lint, types"
+	@echo "make load    Locust against the embedded Triton, out/load/report.html"
 	@echo "make bench   benchmarks, out/bench.json  make doctor  what this machine has"
 
 $(VENV)/.serve: pyproject.toml constraints.txt orchestrator/preflight.py
@@ -31,7 +32,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt orchestrator/preflight.py
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "Installing the export and development packages"
-	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[piper,export,dev]'
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[piper,export,loadtests,dev]'
 	@touch $@
 
 setup: $(VENV)/.serve
@@ -59,6 +60,13 @@ check: setup-dev
 bench: setup-dev
 	@mkdir -p out
 	@$(BIN)/python -m loadtests.bench --output out/bench.json $(ARGS)
+
+$(VENV)/.load: $(VENV)/.serve
+	@$(PIP) -e '.[piper,loadtests]'
+	@touch $@
+
+load: $(VENV)/.load
+	@$(BIN)/python -m loadtests.load --output out/load $(ARGS)
 
 # The lock: every version, for every supported Python. CUDA's wheels are left out, they follow
 # torch; torch itself is pinned by hand (this version has a CPU wheel wherever we test).
