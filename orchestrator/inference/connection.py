@@ -17,7 +17,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.protocol import Inference
 from orchestrator.inference.server import EmbeddedTriton
 from orchestrator.inference.triton_log import LogLine
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, settings
 
 MAX_RESTARTS = 3
 """Restarts within the window; more than that is not bad luck."""
@@ -102,35 +102,33 @@ class Supervisor:
     async def _keep_running(self) -> None:
         """Start the server again each time it dies, until it dies too often."""
         deaths: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
+        cause = await self._until_death(start=False)
         while True:
-            try:
-                await self.server.wait()
-            except ServerDiedError as death:
-                cause: MuseTalkError = death
             deaths.append(time.monotonic())
             recent = [moment for moment in deaths if deaths[-1] - moment < RESTART_WINDOW]
             if len(recent) > MAX_RESTARTS:
-                self._give_up(
-                    f"died {len(recent)} times in {RESTART_WINDOW / 60:.0f} minutes", cause
+                self.given_up = ServerDiedError(
+                    f"the embedded tritonserver died {len(recent)} times "
+                    f"in {RESTART_WINDOW / 60:.0f} minutes: {cause}",
+                    remedy="see its log, then restart the service",
                 )
+                _log.critical("%s", self.given_up)
                 return
             _log.error("%s; starting it again", cause)
             self.restarts += 1
             await self.server.stop()
             await asyncio.sleep(RESTART_PAUSE)
-            try:
-                await self.server.restart()
-            except MuseTalkError as failure:
-                self._give_up("could not be started again", failure)
-                return
-            _log.warning("tritonserver runs again at %s", self.server.grpc_address)
+            cause = await self._until_death(start=True)
 
-    def _give_up(self, what: str, cause: MuseTalkError) -> None:
-        """Remember for the callers that no server will come back."""
-        self.given_up = ServerDiedError(
-            f"the embedded tritonserver {what}: {cause}", remedy="see its log, then restart"
-        )
-        _log.critical("%s", self.given_up)
+    async def _until_death(self, *, start: bool) -> MuseTalkError:
+        """Wait for the server's death, or for its failure to start, and return the cause."""
+        try:
+            if start:
+                await self.server.restart()
+                _log.warning("tritonserver runs again at %s", self.server.grpc_address)
+            await self.server.wait()
+        except MuseTalkError as cause:
+            return cause
 
 
 def run_triton(repository: Path, grpc_port: int, http_port: int, metrics_port: int) -> int:
@@ -157,6 +155,7 @@ def run_triton(repository: Path, grpc_port: int, http_port: int, metrics_port: i
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
+        start_timeout=settings().triton_start_timeout,
         log=_to_stderr,
     )
     asyncio.run(_serve_until_signal(server))

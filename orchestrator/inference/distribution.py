@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import SetupError
+from orchestrator.inference.ports import LOOPBACK, Ports
 
 BACKENDS = Path(__file__).resolve().parent / "backends"
 MALLOC = {
@@ -62,6 +63,51 @@ class Distribution:
             if (backend / "model.py").is_file():
                 shutil.copytree(backend, root / backend.name, ignore=_no_caches)
         return root
+
+    def command(
+        self,
+        *,
+        name: str,
+        repository: Path,
+        backends: Path,
+        ports: Ports,
+        start_timeout: float,
+        drain: int,
+    ) -> list[str]:
+        """Command line of a server: loopback only, every model loaded at start or none.
+
+        Args:
+            name: what the server calls itself; also the prefix of its shared memory.
+            repository: folder of models.
+            backends: folder made by :meth:`lay_out_backends`.
+            ports: where to listen.
+            start_timeout: seconds that a model may take to load.
+            drain: seconds for requests under way when the server is stopped.
+
+        Returns:
+            Program and arguments.
+        """
+        python = {"shm-region-prefix-name": name, "stub-timeout-seconds": int(start_timeout)}
+        return [
+            str(self.binary),
+            f"--id={name}",
+            f"--model-repository={repository}",
+            f"--backend-directory={backends}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",
+            "--exit-on-error=true",
+            "--strict-readiness=true",
+            f"--exit-timeout-secs={drain}",
+            f"--grpc-address={LOOPBACK}",
+            f"--grpc-port={ports.grpc}",
+            f"--http-address={LOOPBACK}",
+            f"--http-port={ports.http}",
+            f"--metrics-address={LOOPBACK}",
+            f"--metrics-port={ports.metrics}",
+            "--allow-gpu-metrics=false",
+            "--pinned-memory-pool-byte-size=0",
+            *(f"--backend-config=python,{key}={value}" for key, value in python.items()),
+        ]
 
     def environment(self) -> dict[str, str]:
         """Environment of the server: the stub finds our Python packages, all find their libraries.

@@ -56,12 +56,17 @@ def create_scratch() -> Scratch:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         lock_fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise SetupError(
-            f"cannot write to the temporary folder {tempfile.gettempdir()}: {error.strerror}",
-            remedy="free some space or set TMPDIR",
-        ) from error
+        raise cannot_write(error) from error
     fcntl.flock(lock_fd, fcntl.LOCK_EX)
     return Scratch(folder, lock_fd)
+
+
+def cannot_write(error: OSError) -> SetupError:
+    """What to say when the temporary folder is full or read-only."""
+    return SetupError(
+        f"cannot write to the temporary folder {tempfile.gettempdir()}: {error.strerror}",
+        remedy="free some space or set TMPDIR",
+    )
 
 
 def sweep() -> None:

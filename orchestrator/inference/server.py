@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -19,7 +20,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.distribution import Distribution, find_distribution
 from orchestrator.inference.model_processes import first_dead, model_processes
 from orchestrator.inference.ports import LOOPBACK, Ports, listens
-from orchestrator.inference.scratch import Scratch, create_scratch
+from orchestrator.inference.scratch import Scratch, cannot_write, create_scratch
 from orchestrator.inference.triton_log import LogLine, LogReader
 
 DRAIN_SECONDS = 10
@@ -125,7 +126,7 @@ class EmbeddedTriton:
         self._wanted = self._ports
         await self.start()
 
-    async def wait(self) -> None:
+    async def wait(self) -> NoReturn:
         """Wait until the server, or the process of one of its models, ends by itself.
 
         Raises:
@@ -190,9 +191,19 @@ class EmbeddedTriton:
         self._reader = LogReader()
         self._models, self._broken = {}, False
         self._scratch = scratch = create_scratch()
-        backends = distribution.lay_out_backends(scratch.folder)
+        try:
+            backends = distribution.lay_out_backends(scratch.folder)
+        except OSError as error:
+            raise cannot_write(error) from error
         plan = {
-            "command": self._command(distribution.binary, backends, scratch.name),
+            "command": distribution.command(
+                name=scratch.name,
+                repository=self.repository.resolve(),
+                backends=backends,
+                ports=self._ports,
+                start_timeout=self._start_timeout,
+                drain=DRAIN_SECONDS,
+            ),
             "environment": distribution.environment(),
             "scratch": str(scratch.folder),
             "shm_prefix": scratch.name,
@@ -214,30 +225,6 @@ class EmbeddedTriton:
         with contextlib.suppress(ConnectionError):
             await self._keeper.stdin.drain()
         self._pump = asyncio.create_task(self._pump_log(self._keeper), name="triton-log")
-
-    def _command(self, binary: Path, backends: Path, name: str) -> list[str]:
-        """Command line of the server: loopback only, every model loaded at start or none."""
-        python = {"shm-region-prefix-name": name, "stub-timeout-seconds": int(self._start_timeout)}
-        return [
-            str(binary),
-            f"--id={name}",
-            f"--model-repository={self.repository.resolve()}",
-            f"--backend-directory={backends}",
-            "--model-control-mode=none",
-            "--disable-auto-complete-config",
-            "--exit-on-error=true",
-            "--strict-readiness=true",
-            f"--exit-timeout-secs={DRAIN_SECONDS}",
-            f"--grpc-address={LOOPBACK}",
-            f"--grpc-port={self._ports.grpc}",
-            f"--http-address={LOOPBACK}",
-            f"--http-port={self._ports.http}",
-            f"--metrics-address={LOOPBACK}",
-            f"--metrics-port={self._ports.metrics}",
-            "--allow-gpu-metrics=false",
-            "--pinned-memory-pool-byte-size=0",
-            *(f"--backend-config=python,{key}={value}" for key, value in python.items()),
-        ]
 
     async def _pump_log(self, keeper: asyncio.subprocess.Process) -> None:
         """Read the log until its end, so that the server never blocks on a full pipe."""

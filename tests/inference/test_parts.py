@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.inference import distribution, scratch
+from orchestrator.inference import EmbeddedTriton, distribution, scratch
 from orchestrator.inference.ports import Ports
 from orchestrator.inference.triton_log import LogReader
 
@@ -93,6 +95,22 @@ def test_a_temporary_folder_that_cannot_be_written(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(SetupError, match="cannot write to the temporary folder"):
         scratch.create_scratch()
+
+
+async def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_model: Callable[[], Path]
+) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(distribution.shutil, "copy2", full)
+    with pytest.raises(SetupError, match="No space left on device"):
+        await EmbeddedTriton(one_model()).start()
+    assert not any(path.exists() for path in folder.glob("*"))
 
 
 def test_free_ports_differ_and_taken_ones_are_refused() -> None:
