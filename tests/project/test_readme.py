@@ -36,13 +36,19 @@ RUN_BY = {
     "musetalk doctor": "tests/project/test_readme.py",
     "musetalk export fetch": "tests/export/test_fetch.py",
     "musetalk export init": "tests/project/test_readme.py",
-    "musetalk export build": "tests/project/test_readme.py",
+    "musetalk export build": "tests/export/test_build.py",
     "musetalk export verify": "tests/export/test_golden.py",
     "musetalk triton": "tests/inference/test_lifecycle.py",
     "musetalk serve": "tests/project/test_readme.py",
     "musetalk speak": "tests/project/test_readme.py",
     "musetalk avatar": "tests/project/test_readme.py",
-    "make": "tests/project/test_readme.py",
+    "make setup-dev": "tests/project/test_readme.py",
+    "make serve": "tests/project/test_readme.py",
+    "make demo": "tests/project/test_readme.py",
+    "make doctor": "tests/project/test_readme.py",
+    "make check": ".ci/run",
+    "make test": ".ci/run",
+    "make bench": "tests/project/test_readme.py",
     "curl": "tests/project/test_readme.py",
 }
 
@@ -212,15 +218,10 @@ def test_doctor_runs(place: Path) -> None:
     assert "Triton" in text
 
 
-@pytest.fixture(scope="module")
-def repository(place: Path) -> Path:
-    """Built by the README's own commands, from random weights."""
+def test_random_weights_are_written(place: Path) -> None:
     (init,) = commands("musetalk export init")
-    (build,) = [line for line in commands("musetalk export build") if "random" in line]
     shell(init, place)
-    shell(build, place)
-    assert (place / "out" / "random" / "manifest.json").is_file()
-    return place / "out" / "random"
+    assert (place / "checkpoints" / "random" / "musetalkV15" / "unet.pth").is_file()
 
 
 def free_port() -> int:
@@ -259,14 +260,38 @@ def running(command: str, place: Path, url: str, **more: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def triton(place: Path, repository: Path) -> Iterator[str]:
+def triton(place: Path) -> Iterator[str]:
     """``musetalk triton`` as the README starts it, on free ports."""
     grpc, http = free_port(), free_port()
     (command,) = commands("musetalk triton")
-    command = command.replace("model_repository/cpu", str(repository)).replace("8001", str(grpc))
+    command = command.replace("model_repository", str(ROOT / "model_repository"))
+    command = command.replace("8001", str(grpc))
     ready = f"http://127.0.0.1:{http}/v2/health/ready"
     with running(f"{BIN}/{command} --http-port {http}", place, ready):
         yield f"127.0.0.1:{grpc}"
+
+
+def recipe(target: str) -> str:
+    """What make would run."""
+    done = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("target", "start"),
+    [("serve", "musetalk serve"), ("demo", "musetalk speak"), ("doctor", "musetalk doctor")],
+)
+def test_make_runs_the_commands_that_are_tested(target: str, start: str) -> None:
+    command = recipe(target).removeprefix(".venv/bin/")
+    assert command.startswith(start)
+    parse(shlex.split(command)[1:])
+
+
+def test_make_bench_runs_a_module_that_exists() -> None:
+    (module,) = re.findall(r"-m (\S+)", recipe("bench"))
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
 
 
 @pytest.mark.slow
@@ -276,9 +301,10 @@ def test_avatars_videos_and_the_service_as_described(place: Path, triton: str) -
     removed = others.pop()
     shell(added, place, MUSETALK_TRITON=triton)
     assert "ana" in shell(others[0], place)
-    for command in [*others[1:], *commands("musetalk speak")]:
+    demo = recipe("demo").removeprefix(".venv/bin/")
+    for command in [*others[1:], *commands("musetalk speak"), demo]:
         shell(command, place, MUSETALK_TRITON=triton)
-    for name in ("morning.mp4", "speech.mp4", "me.mp4", "ana.mp4", "ana.png"):
+    for name in ("demo.mp4", "morning.mp4", "speech.mp4", "me.mp4", "ana.mp4", "ana.png"):
         assert (place / "out" / name).stat().st_size > 1000, name
 
     port = free_port()
