@@ -17,7 +17,7 @@ from rich.table import Table
 
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.sheet import contact_sheet
-from orchestrator.errors import UsageError
+from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.gallery import DRAWN, avatar_store, portraits
 from orchestrator.rendering.renderer import Renderer, open_renderer
@@ -100,11 +100,21 @@ def speak(
 
 
 def _source(settings: Settings, avatar: str | None) -> Path | None:
-    """The picture or video that ``--avatar`` names, unless an avatar has that name."""
-    if avatar is None or avatar in avatar_store(settings).list() or avatar in portraits():
+    """The picture or video that ``--avatar`` names, unless an avatar has that name.
+
+    Raises:
+        NotFoundError: it is neither; said before Triton starts for nothing.
+    """
+    names = sorted({*avatar_store(settings).list(), *portraits()})
+    if avatar is None or avatar in names:
         return None
     source = Path(avatar)
-    return source if source.is_file() else None
+    if not source.is_file():
+        raise NotFoundError(
+            f"there is no avatar {avatar!r}, and no such file",
+            remedy=f"avatars: {', '.join(names) or 'none'}",
+        )
+    return source
 
 
 async def _prepare(
