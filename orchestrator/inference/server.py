@@ -72,7 +72,7 @@ class EmbeddedTriton:
         self._pump: asyncio.Task[None] | None = None
         self._pid: int | None = None
         self._models: dict[str, psutil.Process] = {}
-        self._broken = False
+        self._drains = False
 
     @property
     def grpc_address(self) -> str:
@@ -144,7 +144,7 @@ class EmbeddedTriton:
                     # A server that ends takes its models with it: let it tell its own reason.
                     await asyncio.wait({ended}, timeout=WATCH_SECONDS)
                     if not ended.done():
-                        self._broken = True
+                        self._drains = False
                         raise ServerDiedError(
                             f"the process of model {dead} ended, perhaps for lack of memory"
                         )
@@ -157,13 +157,14 @@ class EmbeddedTriton:
     async def stop(self) -> None:
         """Let requests under way finish, then end the server and all that belongs to it.
 
-        A server that has lost a model is not drained: it would wait for that model.
+        A server that is still loading or has lost a model is ended at once: it would first
+        wait for its models.
         """
         keeper, pump, scratch = self._keeper, self._pump, self._scratch
         self._keeper = self._pump = self._scratch = self._pid = None
         if keeper is not None:
             assert keeper.stdin is not None
-            if self._broken:
+            if not self._drains:
                 keeper.stdin.write(b"kill")
             keeper.stdin.close()
             try:
@@ -189,7 +190,7 @@ class EmbeddedTriton:
     async def _launch(self, distribution: Distribution) -> None:
         """Start the keeper, and through it the server."""
         self._reader = LogReader()
-        self._models, self._broken = {}, False
+        self._models, self._drains = {}, False
         self._scratch = scratch = create_scratch()
         try:
             backends = distribution.lay_out_backends(scratch.folder)
@@ -273,6 +274,7 @@ class EmbeddedTriton:
                     and self._pid is not None
                 ):
                     self._models = await asyncio.to_thread(model_processes, self._pid)
+                    self._drains = True
                     return
         finally:
             died.cancel()
