@@ -72,7 +72,7 @@ def lips(person: Person, mouth: Mouth) -> Lips:
         low=low,
         upper=0.058 * person.lip_fullness * (1 + 0.25 * round_ - 0.12 * m.jaw),
         lower=0.078 * person.lip_fullness * (1 + 0.22 * round_ - 0.10 * m.jaw - 0.35 * m.tuck),
-        corner=-0.030 * m.wide + 0.012 * m.jaw,
+        corner=-0.016 - 0.034 * m.wide + 0.016 * m.jaw + 0.012 * round_,
     )
 
 
@@ -147,7 +147,9 @@ def draw_mouth(canvas: skia.Canvas, person: Person, mouth: Mouth) -> None:
     tones = [shade(person.lip, 0.86), shade(person.lip, 1.10), shade(person.lip, 0.92)]
     canvas.drawPath(lower, linear((0, s.low), (0, bottom), tones))
     shine = shade(person.lip, 1.55)
-    spot(canvas, (-s.half * 0.12, s.low + s.lower * 0.42), s.half * 0.34, s.lower * 0.24, shine, 0.5)
+    spot(
+        canvas, (-s.half * 0.12, s.low + s.lower * 0.42), s.half * 0.34, s.lower * 0.24, shine, 0.5
+    )
     if is_open:
         line = stroke(lip_dark, 0.008, 0.55)
         canvas.drawPath(smooth(inner_top, closed=False), line)
@@ -178,7 +180,9 @@ def _draw_inside(canvas: skia.Canvas, s: Lips, mouth: Mouth, inside: skia.Path) 
     if mouth.jaw > 0.12 or rise > 0.3:
         width = s.half * (0.60 - 0.12 * rise)
         body = skia.Rect.MakeLTRB(-width, top, width, top + depth * 1.6 + 0.1)
-        canvas.drawOval(body, radial((0, top + 0.03), width, [shade(tongue, 1.14), shade(tongue, 0.8)]))
+        canvas.drawOval(
+            body, radial((0, top + 0.03), width, [shade(tongue, 1.14), shade(tongue, 0.8)])
+        )
         crease = stroke(shade(tongue, 0.72), 0.012, 0.5, 0.006)
         canvas.drawLine(0, top + 0.03, 0, top + depth, crease)
     _teeth(canvas, s.half * 0.78, -0.09, edge * (1 - 0.55 * mouth.round), 1.0)

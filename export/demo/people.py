@@ -6,7 +6,7 @@ origin, to the chin; x grows to the right of the picture, y downwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from export.demo.shapes import RGB
 
@@ -39,7 +39,7 @@ class Person:
     eye_height: float = 0.098
     eye_tilt: float = 0.02
     lash: float = 0.03
-    brow_weight: float = 0.055
+    brow_weight: float = 0.047
     nose: float = 0.15
     mouth: float = 0.275
     lip_fullness: float = 1.0
@@ -48,7 +48,6 @@ class Person:
     wrinkles: float = 0.0
     stubble: float = 0.0
     neck: float = 0.40
-    freckles: list[tuple[float, float]] = field(default_factory=list)
 
 
 AMARA = Person(
@@ -57,8 +56,8 @@ AMARA = Person(
     hair=(38, 25, 24), hair_light=(96, 62, 50), brow=(34, 22, 20), iris=(84, 48, 26),
     cloth=(232, 168, 56), cloth_under=(250, 240, 222), backdrop=((214, 232, 228), (146, 186, 186)),
     hair_style="curls", cloth_style="crew",
-    temple=0.77, cheek=0.82, jaw=0.62, chin=0.25, eye=0.185, eye_height=0.108, lash=0.04,
-    nose=0.17, mouth=0.285, lip_fullness=1.3, earrings=True, neck=0.35,
+    temple=0.79, cheek=0.83, jaw=0.66, chin=0.27, eye=0.198, eye_height=0.118, lash=0.04,
+    nose=0.17, mouth=0.30, lip_fullness=1.25, earrings=True, neck=0.38,
 )  # fmt: skip
 
 HENRIK = Person(
@@ -67,8 +66,8 @@ HENRIK = Person(
     hair=(150, 150, 154), hair_light=(214, 214, 218), brow=(116, 110, 108), iris=(86, 124, 156),
     cloth=(46, 66, 104), cloth_under=(240, 243, 248), backdrop=((236, 229, 218), (190, 172, 152)),
     hair_style="short", cloth_style="blazer",
-    temple=0.84, cheek=0.86, jaw=0.76, chin=0.34, eye=0.165, eye_height=0.080, eye_tilt=-0.012,
-    lash=0.018, brow_weight=0.07, nose=0.175, mouth=0.29, lip_fullness=0.78, glasses=True,
+    temple=0.84, cheek=0.86, jaw=0.76, chin=0.34, eye=0.172, eye_height=0.086, eye_tilt=-0.012,
+    lash=0.018, brow_weight=0.062, nose=0.175, mouth=0.305, lip_fullness=0.85, glasses=True,
     wrinkles=1.0, stubble=0.22, neck=0.50,
 )  # fmt: skip
 
@@ -78,8 +77,8 @@ MEI = Person(
     hair=(44, 34, 40), hair_light=(104, 84, 98), brow=(58, 44, 44), iris=(66, 42, 30),
     cloth=(64, 128, 124), cloth_under=(240, 236, 226), backdrop=((246, 226, 218), (216, 170, 164)),
     hair_style="bob", cloth_style="turtleneck",
-    temple=0.80, cheek=0.85, jaw=0.64, chin=0.24, eye=0.18, eye_height=0.088, eye_tilt=0.03,
-    lash=0.034, brow_weight=0.05, nose=0.135, mouth=0.25, lip_fullness=1.0, neck=0.34,
+    temple=0.80, cheek=0.85, jaw=0.67, chin=0.26, eye=0.192, eye_height=0.100, eye_tilt=0.03,
+    lash=0.034, brow_weight=0.042, nose=0.135, mouth=0.265, lip_fullness=1.0, neck=0.36,
 )  # fmt: skip
 
 PEOPLE: tuple[Person, ...] = (AMARA, HENRIK, MEI)
