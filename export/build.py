@@ -30,6 +30,8 @@ LATER_TARGETS = ("tensorrt", "onnxruntime")
 """Named in the design; asked for, they get an answer instead of a usage error."""
 PRECISIONS = ("auto", "fp32", "bf16")
 DECODERS = ("full", "fast")
+_MARKS = ("manifest.json", "lipsync/config.pbtxt")
+"""What a folder holds that may be replaced."""
 Progress = Callable[[str], None]
 
 
@@ -82,14 +84,12 @@ def rehearse(module: nn.Module, model: Model, root: Path) -> float:
 
 
 def _write_model(
-    folder: Path, name: str, make: Callable[[], nn.Module], precision: str, root: Path
+    folder: Path, name: str, make: Callable[[], nn.Module], precision: str, operations: float
 ) -> ModelEntry:
     model = MODELS[name]
     version = folder / name / "1"
     version.mkdir(parents=True)
-    module = make()
-    operations = rehearse(module, model, root)
-    exported = export(module, model, version)
+    exported = export(make(), model, version)
     (folder / name / "config.pbtxt").write_text(to_text(cpu_config(model, precision)))
     digest = sha256(version / "model.onnx")
     if (version / EXTERNAL_DATA).exists():
@@ -130,10 +130,9 @@ def build(
         if value not in allowed:
             raise UsageError(f"{value} is none of {', '.join(allowed)}")
     source = Checkpoint.open(checkpoint)
-    if repository.exists() and not (
-        (repository / "manifest.json").exists()
-        or (repository.is_dir() and not any(repository.iterdir()))
-    ):
+    ours = all((repository / name).is_file() for name in _MARKS)
+    empty = repository.is_dir() and not any(repository.iterdir())
+    if repository.exists() and not (ours or empty):
         raise RepositoryError(
             f"{repository} exists and is no model repository", remedy="name another folder"
         )
@@ -141,13 +140,19 @@ def build(
     missing = [name for name in MODELS if name not in dict(available)]
     for name in missing:
         progress(f"{name}: left out, the checkpoint has no weights for it")
+    # Everything is read once before the slow part: a misfit shows in seconds.
+    operations = {}
+    for name, make in available:
+        progress(f"{name}: checking its weights")
+        operations[name] = rehearse(make(), MODELS[name], source.root)
+        gc.collect()
     files = source.sources(fast=decoder == "fast")
     hashes = {str(path.relative_to(source.root)): sha256(path) for path in files}
     with staged(repository) as work:
         entries = {}
         for number, (name, make) in enumerate(available, 1):
             progress(f"[{number}/{len(available)}] {name}: exporting")
-            entries[name] = _write_model(work, name, make, precision, source.root)
+            entries[name] = _write_model(work, name, make, precision, operations[name])
             gc.collect()  # the full UNet is gone before the decoder comes
         # Triton wants a version folder for an ensemble too; git keeps no empty one.
         ensemble = work / "lipsync" / "1"

@@ -7,6 +7,8 @@ none of it.
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,13 @@ def _require_export() -> None:
         import torch  # noqa: F401 -- only whether it is there
     except ImportError as error:
         raise SetupError(f"exporting needs the export packages: {error}", remedy=_REMEDY) from error
+
+
+@app.callback()
+def prepare() -> None:
+    """Checkpoint to Triton repository."""
+    # A stopped build must remove its temporary folder: leave through the finally blocks.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _choice(value: str, allowed: tuple[str, ...], option: str) -> str:

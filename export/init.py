@@ -81,8 +81,8 @@ def _halves(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
-    path.touch()  # safetensors keeps the mode of a file that is there, and makes private ones
     save_file(weights, path)
+    path.chmod(0o644)  # safetensors makes private files
 
 
 def _vae(size: str) -> AutoencoderKL:

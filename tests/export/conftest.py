@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from export.bisenet import BiSeNet
 from export.build import build
 from export.init import init
 from export.manifest import Manifest
@@ -52,7 +54,20 @@ def small_checkpoint(_small: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_repository(_small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Checkpoint and its repository with the fast decoder, precision auto."""
-    repository = tmp_path_factory.mktemp("small-repository") / "repository"
-    build(_small, repository, decoder="fast")
-    return _small, repository
+    """A checkpoint with every part, its repository with the fast decoder, precision auto."""
+    folder = tmp_path_factory.mktemp("small-repository")
+    checkpoint = Path(shutil.copytree(_small, folder / "checkpoint"))
+    torch.manual_seed(13)
+    parsing = BiSeNet()
+    with torch.no_grad():
+        for value in parsing.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(torch.rand_like(value) - 0.3 * (value.ndim == 4))
+    (checkpoint / "face-parse-bisent").mkdir()
+    torch.save(
+        parsing.state_dict(),
+        checkpoint / "face-parse-bisent" / "79999_iter.pth",
+        _use_new_zipfile_serialization=False,
+    )
+    build(checkpoint, folder / "repository", decoder="fast")
+    return checkpoint, folder / "repository"
