@@ -30,7 +30,6 @@ from orchestrator.speech.tts import SpeechSynthesizer
 
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
-
     from orchestrator.inference import Inference
 
 I16 = npt.NDArray[np.int16]

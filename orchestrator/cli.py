@@ -112,9 +112,7 @@ def doctor() -> None:
 def avatar_add(
     source: Annotated[Path, typer.Argument(help="Picture or video of one person.")],
     name: Annotated[str, typer.Option(help="Name to find it by.")],
-    consent: Annotated[
-        str, typer.Option(help="Who agreed to this use of their face, and how.")
-    ],
+    consent: Annotated[str, typer.Option(help="Who agreed to this use of their face, and how.")],
     triton: TritonOption = None,
     repository: RepositoryOption = None,
 ) -> None:
