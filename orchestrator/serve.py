@@ -15,7 +15,7 @@ import uvicorn
 
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
-from orchestrator.errors import SetupError, UsageError
+from orchestrator.errors import MuseTalkError, SetupError, UsageError
 from orchestrator.rendering.renderer import open_renderer
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
@@ -91,7 +91,7 @@ async def _serve(settings: Settings) -> None:
     server = _Server(config)
     listener = _listen(settings.host, settings.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
-    LOG.info("listening on %s; Triton is starting", address)
+    LOG.info("listening on %s; Triton and the default avatar are being made ready", address)
     drained = asyncio.Event()
     web = asyncio.create_task(server.serve(sockets=[listener]))
     work = asyncio.create_task(_hold_renderer(service, address, drained))
@@ -115,6 +115,10 @@ async def _serve(settings: Settings) -> None:
 async def _hold_renderer(service: Service, address: str, drained: asyncio.Event) -> None:
     """Keep Triton running for the service until its last request is answered."""
     async with open_renderer(service.settings) as renderer:
+        try:
+            await renderer.warm_up()
+        except MuseTalkError as error:
+            LOG.warning("the first video may be late or fail: %s", error)
         service.renderer = renderer
         LOG.info("ready: open %s in a browser", address)
         await drained.wait()

@@ -82,7 +82,8 @@ def speak(
         console.print(_connecting(settings))
         async with open_renderer(settings) as renderer:
             if source is None:
-                chosen = await renderer.avatar(avatar)
+                with _progress(console, f"Preparing {avatar or 'the avatar'}") as progress:
+                    chosen = await renderer.avatar(avatar, lambda part: progress(part, 0))
             else:
                 chosen = await _prepare(renderer, console, source, source.stem, consent or "")
             with _progress(console, f"Rendering {chosen.name}") as progress:
@@ -241,10 +242,11 @@ def _progress(console: Console, what: str) -> Iterator[Callable[[float, int], No
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=console) as bar:
-            row = bar.add_task(what, total=1.0, frames="")
+            row = bar.add_task(what, total=1.0, frames="", visible=False)
 
             def move(part: float, frames: int) -> None:
-                bar.update(row, completed=part, frames=f"{frames} frames" if frames else "")
+                counted = f"{frames} frames" if frames else ""
+                bar.update(row, completed=part, frames=counted, visible=True)
 
             yield move
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -61,11 +62,14 @@ class Gallery:
         """Names, sorted."""
         return sorted({*self._store.list(), *self._portraits})
 
-    async def get(self, name: str | None) -> Avatar:
+    async def get(
+        self, name: str | None, progress: Callable[[float], None] | None = None
+    ) -> Avatar:
         """Find an avatar; the first call for one may have to prepare it.
 
         Args:
             name: of the avatar; None takes the first portrait, else the first of the user's own.
+            progress: told the part that is done, 0 to 1, if it has to be prepared.
 
         Raises:
             NotFoundError: there is no such avatar, or none at all.
@@ -83,12 +87,12 @@ class Gallery:
             stored = await asyncio.to_thread(self._store.get, name) if name in own else None
             known_source, current = self._current.get(name, (None, None))
             if current is None or known_source is not stored:
-                source = stored or await self._portrait(name)
+                source = stored or await self._portrait(name, progress)
                 current = await with_current_latents(source, self._inference)
                 self._current[name] = (stored, current)
             return current
 
-    async def _portrait(self, name: str) -> Avatar:
+    async def _portrait(self, name: str, progress: Callable[[float], None] | None) -> Avatar:
         path = self._portraits[name]
         if path.suffix == ".npz":
             avatar = await asyncio.to_thread(AvatarFile(path).read)
@@ -96,5 +100,10 @@ class Gallery:
                 raise NotFoundError(f"the portrait {path} is gone", remedy="install again")
             return avatar
         return await prepare_avatar(
-            path, inference=self._inference, settings=self._settings, name=name, consent=DRAWN
+            path,
+            inference=self._inference,
+            settings=self._settings,
+            name=name,
+            consent=DRAWN,
+            progress=progress,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +16,11 @@ from orchestrator.inference import Inference, connect
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.gallery import Gallery, avatar_store
 from orchestrator.rendering.provenance import Provenance
-from orchestrator.rendering.render import RenderOptions
-from orchestrator.rendering.script import Recording, Script
+from orchestrator.rendering.render import RenderOptions, render_speech
+from orchestrator.rendering.script import Recording, Script, Text
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.rendering.video import Progress, speak_to_file
+from orchestrator.replies.sentences import Sentence
 from orchestrator.settings import Settings
 from orchestrator.speech.tts import SpeechSynthesizer, synthesizer
 
@@ -59,9 +60,32 @@ class Renderer:
         """Names of the avatars."""
         return self._gallery.names()
 
-    async def avatar(self, name: str | None) -> Avatar:
+    async def avatar(
+        self, name: str | None, progress: Callable[[float], None] | None = None
+    ) -> Avatar:
         """Find an avatar; None takes the default one. See ``Gallery.get``."""
-        return await self._gallery.get(name)
+        return await self._gallery.get(name, progress)
+
+    async def warm_up(self) -> None:
+        """Do once what would make the first video late: default avatar, voice, networks.
+
+        Raises:
+            MuseTalkError: one of them does not work.
+        """
+        avatar = await self._gallery.get(None)
+        utterances = Text([Sentence("Hello.", 0.0)]).utterances(self._voice, StageTimes())
+        async with aclosing(utterances):
+            async for utterance in utterances:
+                frames = render_speech(
+                    avatar,
+                    utterance.pcm,
+                    inference=self.inference,
+                    options=RenderOptions(batch=self._batch),
+                    times=StageTimes(),
+                )
+                async with aclosing(frames):
+                    async for _ in frames:
+                        break
 
     async def avatar_of_file(
         self,

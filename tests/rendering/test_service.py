@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.avatars.store import AvatarStore
 from orchestrator.errors import SetupError, UsageError
+from orchestrator.rendering.gallery import portraits
 from orchestrator.serve import check_loopback, serve
 from orchestrator.settings import Settings
 
@@ -48,7 +50,10 @@ def environment(cache: Path, repository: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder with the avatar ``ada``."""
+    """A cache folder with the avatar ``ada``, also under the default portrait's name.
+
+    Preparing that portrait takes many seconds, and is tested with the avatars.
+    """
     path = tmp_path_factory.mktemp("cache")
     jpeg = cv2.imencode(".jpg", np.full((96, 128, 3), 60, np.uint8))[1].tobytes()
     avatar = Avatar(
@@ -63,7 +68,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         masks=(BlendMask(45, 40, np.full((30, 30), 255, np.uint8)),) * 2,
         metadata={"consent": "a grey square"},
     )
-    AvatarStore(path / "avatars").add(avatar)
+    store = AvatarStore(path / "avatars")
+    for name in {"ada", *list(portraits())[:1]}:
+        store.add(dataclasses.replace(avatar, name=name))
     return path
 
 
