@@ -26,12 +26,17 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Model:
-    """One model's interface, the same for every target."""
+    """One model's interface, the same for every target.
+
+    Attributes:
+        precision: the only one this model is served in; None leaves it to the build.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     max_batch: int = MAX_BATCH
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ MODELS: dict[str, Model] = {
             (Tensor("image", "TYPE_UINT8", (512, 512, 3)),),
             (Tensor("labels", "TYPE_UINT8", (512, 512)),),
             max_batch=4,
+            # MuseTalk's rule: edges of the mask move in bf16, and it runs once an avatar.
+            precision="fp32",
         ),
     )
 }
@@ -93,7 +100,8 @@ def cpu_config(model: Model, precision: str) -> pb.ModelConfig:
 
     Args:
         model: the interface.
-        precision: ``auto``, ``fp32`` or ``bf16``; resolved by the backend when it loads.
+        precision: ``auto``, ``fp32`` or ``bf16``; resolved by the backend when it loads. A
+            model with a precision of its own keeps that.
     """
     config = _base(model)
     config.backend = CPU_BACKEND
@@ -101,7 +109,7 @@ def cpu_config(model: Model, precision: str) -> pb.ModelConfig:
     # latency when one instance owns all cores.
     config.dynamic_batching.SetInParent()
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
-    config.parameters["precision"].string_value = precision
+    config.parameters["precision"].string_value = model.precision or precision
     return config
 
 

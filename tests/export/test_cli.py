@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from export.cli import app
 from export.manifest import Manifest, sha256
 from export.verify import SAMPLE, load_sample
-from orchestrator.errors import MediaError
+from orchestrator.errors import MediaError, SetupError
 
 
 def musetalk(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -30,13 +32,21 @@ def musetalk(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_usage_errors_are_two(tmp_path: Path, golden_checkpoint: Path) -> None:
-    answer = musetalk(
-        "build", "--checkpoint", golden_checkpoint, "--repository", tmp_path / "r", "--target", "x"
-    )
-    assert answer.returncode == 2 and "--target" in answer.stderr
-    answer = musetalk("init", "--size", "huge", tmp_path / "c")
-    assert answer.returncode == 2 and "--size" in answer.stderr
+@pytest.mark.parametrize(
+    ("option", "value"), [("--target", "x"), ("--precision", "int4"), ("--decoder", "slow")]
+)
+def test_usage_errors_are_two(
+    tmp_path: Path, golden_checkpoint: Path, option: str, value: str
+) -> None:
+    command = ["build", "--checkpoint", str(golden_checkpoint), "--repository"]
+    answer = CliRunner().invoke(app, [*command, str(tmp_path / "r"), option, value])
+    assert answer.exit_code == 2 and option in answer.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_size_is_a_usage_error(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["init", "--size", "huge", str(tmp_path / "c")])
+    assert answer.exit_code == 2 and "--size" in answer.output
     assert not list(tmp_path.iterdir())
 
 
@@ -52,19 +62,10 @@ def test_failures_are_one_line(tmp_path: Path, small_checkpoint: Path) -> None:
 
 
 def test_target_of_a_later_version(tmp_path: Path, golden_checkpoint: Path) -> None:
-    answer = musetalk(
-        "build",
-        "--checkpoint",
-        golden_checkpoint,
-        "--repository",
-        tmp_path / "r",
-        "--target",
-        "tensorrt",
-    )
-    assert answer.returncode == 1
-    assert answer.stderr.strip() == (
-        "musetalk: target tensorrt is not available yet in this version (use --target cpu)"
-    )
+    command = ["build", "--checkpoint", str(golden_checkpoint), "--repository"]
+    answer = CliRunner().invoke(app, [*command, str(tmp_path / "r"), "--target", "tensorrt"])
+    assert isinstance(answer.exception, SetupError)
+    assert "tensorrt is not available yet" in str(answer.exception)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
