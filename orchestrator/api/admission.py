@@ -25,8 +25,9 @@ class Admission:
         self._taken = 0
         self._usual_seconds = 5.0
 
-    def check(self) -> None:
-        """Refuse early, before a body is read.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for the length of the block.
 
         Raises:
             OverloadedError: all places are taken.
@@ -37,15 +38,6 @@ class Admission:
                 f"all {self._places} places for renders are taken",
                 remedy=f"try again in {self.retry_after} s",
             )
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place for the length of the block.
-
-        Raises:
-            OverloadedError: all places are taken.
-        """
-        self.check()
         self._taken += 1
         self._telemetry.in_progress.set(self._taken)
         start = monotonic()

@@ -38,7 +38,7 @@ LOG: Final = logging.getLogger("musetalk.api")
 
 T = TypeVar("T")
 
-_BODY_TIMEOUT: Final = 120.0
+_BODY_TIMEOUT: Final = 60.0
 _READY_TIMEOUT: Final = 2.0
 _JSON_BYTES: Final = 256 * 1024
 _FORM_OVERHEAD: Final = 64 * 1024
@@ -166,9 +166,9 @@ def create_app(service: Service) -> FastAPI:
         """Render a text, or recorded speech, and return the video."""
         renderer = service.require_renderer()
         try:
-            service.admission.check()
-            order = await _read_order(request, service.settings)
+            # The place is taken before the body is read: uploads wait in memory too.
             with service.admission.place():
+                order = await _read_order(request, service.settings)
                 return await _answer(request, service, renderer, order)
         except ClientDisconnect:
             return Response(status_code=499)

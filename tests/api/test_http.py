@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import io
 import json
+import re
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -232,7 +235,8 @@ async def test_a_client_that_leaves_ends_its_render(
     await asyncio.wait_for(call, 2)
     assert renderer.cancelled == 1 and renderer.running == 0
     assert not renderer.outputs[0].parent.exists()
-    service.admission.check()
+    with service.admission.place(), service.admission.place():
+        pass
     assert b'musetalk_renders_total{result="cancelled"} 1.0' in service.telemetry.render()
 
 
@@ -245,6 +249,23 @@ async def test_errors_of_a_render(client: httpx.AsyncClient, renderer: FakeRende
     body = problem(await client.post("/v1/speak", json={"text": "Hi."}), 500, "internal")
     assert "secret" not in json.dumps(body)
     assert not any(output.parent.exists() for output in renderer.outputs)
+
+
+async def test_a_slow_upload_is_ended(
+    client: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.api.http._BODY_TIMEOUT", 0.1)
+
+    async def stalls() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(60)
+
+    answer = await client.post(
+        "/v1/speak", content=stalls(), headers={"content-type": "application/json"}
+    )
+    problem(answer, 408, "request_timeout")
+    with service.admission.place(), service.admission.place():
+        pass
 
 
 async def test_health_and_readiness(
@@ -319,6 +340,10 @@ async def test_the_page_asks_nobody_else(client: httpx.AsyncClient) -> None:
     assert response.status_code == 200
     assert "//" not in response.text.replace("<!doctype html>", "")
     assert "default-src 'none'" in response.headers["content-security-policy"]
+    for tag in ("script", "style"):
+        (inside,) = re.findall(f"<{tag}>(.*?)</{tag}>", response.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in response.headers["content-security-policy"]
     schema = (await client.get("/openapi.json")).json()
     body = schema["paths"]["/v1/speak"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
