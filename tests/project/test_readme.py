@@ -49,6 +49,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make test": ".ci/run",
     "make bench": "tests/project/test_readme.py",
+    "make load": "tests/project/test_readme.py",
     "curl": "tests/project/test_readme.py",
 }
 
@@ -289,8 +290,9 @@ def test_make_runs_the_commands_that_are_tested(target: str, start: str) -> None
     parse(shlex.split(command)[1:])
 
 
-def test_make_bench_runs_a_module_that_exists() -> None:
-    (module,) = re.findall(r"-m (\S+)", recipe("bench"))
+@pytest.mark.parametrize("target", ["bench", "load"])
+def test_make_runs_a_module_that_exists(target: str) -> None:
+    (module,) = re.findall(r"-m (\S+)", recipe(target))
     assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
 
 
@@ -306,6 +308,11 @@ def test_avatars_videos_and_the_service_as_described(place: Path, triton: str) -
         shell(command, place, MUSETALK_TRITON=triton)
     for name in ("demo.mp4", "morning.mp4", "speech.mp4", "me.mp4", "ana.mp4", "ana.png"):
         assert (place / "out" / name).stat().st_size > 1000, name
+
+    load = recipe("load").replace("out/load", str(place / "load")).split("python ", 1)[1]
+    few = f"python {load} --users 1 --seconds 3 --triton {triton}"
+    shell(few, ROOT, MUSETALK_LOAD_ON_TIME="0")
+    assert (place / "load" / "report.html").is_file()
 
     port = free_port()
     (serve,) = [line for line in commands("musetalk serve") if "--triton" in line]
