@@ -20,7 +20,7 @@ import numpy.typing as npt
 from orchestrator.avatars.masks import BlendMask, blend_mask
 from orchestrator.rendering.colour import even, to_i420
 from orchestrator.rendering.composite import composite
-from orchestrator.rendering.encode import LIVE, OFFLINE, VideoPreset, video_arguments
+from orchestrator.rendering.presets import LIVE, OFFLINE, VideoPreset, video_arguments
 from orchestrator.speech.ffmpeg import ffmpeg_path
 
 U8 = npt.NDArray[np.uint8]

@@ -9,21 +9,18 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
 
 from orchestrator.api import problems
 from orchestrator.api.admission import Admission
 from orchestrator.api.middleware import Gate
+from orchestrator.api.orders import SPEAK_DOC, Order, read_order
 from orchestrator.api.page import CONTENT_SECURITY_POLICY, PAGE
-from orchestrator.errors import MuseTalkError, UnavailableError, UsageError
+from orchestrator.errors import MuseTalkError, UnavailableError
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.script import Script, read_recording, read_text
 from orchestrator.rendering.tasks import end, within
@@ -38,10 +35,7 @@ LOG: Final = logging.getLogger("musetalk.api")
 
 T = TypeVar("T")
 
-_BODY_TIMEOUT: Final = 60.0
 _READY_TIMEOUT: Final = 2.0
-_JSON_BYTES: Final = 256 * 1024
-_FORM_OVERHEAD: Final = 64 * 1024
 _PIECE: Final = 256 * 1024
 
 
@@ -70,55 +64,6 @@ class Service:
         if self.renderer is None:
             raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
         return self.renderer
-
-
-@dataclass(frozen=True)
-class Order:
-    """A parsed request: either ``text`` or ``audio``."""
-
-    avatar: str | None
-    fps: int | None
-    text: str | None = None
-    audio: bytes | None = None
-
-
-class SpeakBody(BaseModel):
-    """JSON body of ``POST /v1/speak``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: Annotated[str, Field(min_length=1)]
-    avatar: str | None = None
-    fps: Annotated[int, Field(ge=8, le=49)] | None = None
-
-
-class SpeakForm(BaseModel):
-    """Fields of a multipart ``POST /v1/speak``, beside the file ``audio``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    avatar: str | None = None
-    fps: Annotated[int, Field(ge=8, le=49)] | None = None
-
-
-_SPEAK_DOC: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": SpeakBody.model_json_schema()},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["audio"],
-                    "properties": {
-                        "audio": {"type": "string", "format": "binary"},
-                        **SpeakForm.model_json_schema()["properties"],
-                    },
-                }
-            },
-        },
-    }
-}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -160,7 +105,7 @@ def create_app(service: Service) -> FastAPI:
         "/v1/speak",
         response_class=Response,
         responses={200: {"content": {"video/mp4": {}}}},
-        openapi_extra=_SPEAK_DOC,
+        openapi_extra=SPEAK_DOC,
     )
     async def speak(request: Request) -> Response:
         """Render a text, or recorded speech, and return the video."""
@@ -168,7 +113,7 @@ def create_app(service: Service) -> FastAPI:
         try:
             # The place is taken before the body is read: uploads wait in memory too.
             with service.admission.place():
-                order = await _read_order(request, service.settings)
+                order = await read_order(request, service.settings)
                 return await _answer(request, service, renderer, order)
         except ClientDisconnect:
             return Response(status_code=499)
@@ -191,60 +136,6 @@ async def _readiness(service: Service) -> dict[str, object]:
             triton = False
         count = len(await asyncio.to_thread(service.renderer.avatar_names))
     return {"ready": triton and count > 0, "triton": triton, "avatars": count}
-
-
-async def _read_order(request: Request, settings: Settings) -> Order:
-    """Parse the body, within limits of size and time.
-
-    Raises:
-        UsageError: fields that cannot be used.
-        HTTPException: 408 for a body that does not end, 413 for one that is too large, 415 for
-            one of another kind.
-    """
-    try:
-        return await within(_parse(request, settings), _BODY_TIMEOUT)
-    except TimeoutError as error:
-        raise HTTPException(408, "the request took too long to arrive") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise UsageError(f"{where}: {first['msg']}") from error
-
-
-async def _parse(request: Request, settings: Settings) -> Order:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        body = SpeakBody.model_validate_json(await _limited(request, _JSON_BYTES).body())
-        return Order(text=body.text, avatar=body.avatar, fps=body.fps)
-    if kind == "multipart/form-data":
-        limit = settings.max_audio_bytes + _FORM_OVERHEAD
-        async with _limited(request, limit).form(max_files=1, max_fields=8) as form:
-            fields = {key: value for key, value in form.items() if key != "audio"}
-            values = SpeakForm.model_validate(fields)
-            audio = form.get("audio")
-            if not isinstance(audio, UploadFile):
-                raise UsageError("the form has no file in its field audio")
-            return Order(audio=await audio.read(), avatar=values.avatar, fps=values.fps)
-    raise HTTPException(415, "send application/json or multipart/form-data")
-
-
-def _limited(request: Request, limit: int) -> Request:
-    """The same request, whose body ends in an error past ``limit`` bytes."""
-    declared = request.headers.get("content-length", "0")
-    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise too_large
-        return message
-
-    return Request(request.scope, receive)
 
 
 async def _answer(request: Request, service: Service, renderer: Renderer, order: Order) -> Response:

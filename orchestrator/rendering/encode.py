@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
-from orchestrator.rendering.colour import COLOUR_TAGS, even, to_i420
+from orchestrator.rendering.colour import even, to_i420
+from orchestrator.rendering.presets import OFFLINE, VideoPreset, video_arguments
 from orchestrator.rendering.provenance import Provenance
 from orchestrator.rendering.tasks import end, within
 from orchestrator.speech.ffmpeg import ffmpeg_path, file_url, last_words, run_ffmpeg
@@ -38,47 +39,6 @@ AUDIO_RATE: Final = 48_000
 _WRITE_TIMEOUT: Final = 60.0
 _FINISH_TIMEOUT: Final = 300.0
 _STDERR_KEPT: Final = 4096
-
-
-@dataclass(frozen=True)
-class VideoPreset:
-    """Settings of the H.264 encoder.
-
-    Attributes:
-        name: what benchmarks and logs call it.
-        options: ffmpeg options of libx264.
-    """
-
-    name: str
-    options: tuple[str, ...]
-
-
-OFFLINE: Final = VideoPreset("offline", ("-preset", "veryfast", "-crf", "18"))
-LIVE: Final = VideoPreset(
-    "live",
-    ("-preset", "ultrafast", "-tune", "zerolatency", "-crf", "26", "-x264-params", "no-deblock=0"),
-)
-"""x264's fastest, but with its deblocking filter: blocks would show on skin."""
-
-
-def video_arguments(
-    width: int, height: int, fps: int, preset: VideoPreset, threads: int = 2
-) -> list[str]:
-    """Ffmpeg arguments from I420 frames on standard input to H.264, without the output.
-
-    Args:
-        width: of the frames, even.
-        height: of the frames, even.
-        fps: frames a second; also half the distance of key frames.
-        preset: encoder settings.
-        threads: of the encoder.
-    """
-    return [
-        *("-f", "rawvideo", "-pixel_format", "yuv420p", "-video_size", f"{width}x{height}"),
-        *("-framerate", str(fps), "-i", "pipe:0"),
-        *("-c:v", "libx264", *preset.options, "-pix_fmt", "yuv420p"),
-        *("-threads", str(threads), "-g", str(2 * fps), "-vf", COLOUR_TAGS),
-    ]
 
 
 @dataclass(frozen=True)

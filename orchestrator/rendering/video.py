@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import MediaError
-from orchestrator.rendering.encode import AUDIO_RATE, OFFLINE, Mp4Info, Mp4Writer, VideoPreset
+from orchestrator.rendering.encode import AUDIO_RATE, Mp4Info, Mp4Writer
+from orchestrator.rendering.presets import OFFLINE, VideoPreset
 from orchestrator.rendering.provenance import Provenance
 from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, render_speech
 from orchestrator.rendering.script import Utterance

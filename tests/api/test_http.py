@@ -254,7 +254,7 @@ async def test_errors_of_a_render(client: httpx.AsyncClient, renderer: FakeRende
 async def test_a_slow_upload_is_ended(
     client: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.api.http._BODY_TIMEOUT", 0.1)
+    monkeypatch.setattr("orchestrator.api.orders._BODY_TIMEOUT", 0.1)
 
     async def stalls() -> AsyncIterator[bytes]:
         yield b"{"

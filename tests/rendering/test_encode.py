@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from orchestrator.errors import SetupError, UsageError
-from orchestrator.rendering.encode import AUDIO_RATE, LIVE, OFFLINE, Mp4Writer, VideoPreset
+from orchestrator.rendering.encode import AUDIO_RATE, Mp4Writer
+from orchestrator.rendering.presets import LIVE, OFFLINE, VideoPreset
 from orchestrator.rendering.provenance import DIGITAL_SOURCE_TYPE, Provenance
 from orchestrator.speech.ffmpeg import ffmpeg_path
 

@@ -1,0 +1,123 @@
+"""What ``POST /v1/speak`` takes: a JSON text or a multipart recording, within limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from orchestrator.errors import UsageError
+from orchestrator.rendering.tasks import within
+from orchestrator.settings import Settings
+
+_BODY_TIMEOUT: Final = 60.0
+_JSON_BYTES: Final = 256 * 1024
+_FORM_OVERHEAD: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Order:
+    """A parsed request: either ``text`` or ``audio``."""
+
+    avatar: str | None
+    fps: int | None
+    text: str | None = None
+    audio: bytes | None = None
+
+
+class SpeakBody(BaseModel):
+    """JSON body of ``POST /v1/speak``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Annotated[str, Field(min_length=1)]
+    avatar: str | None = None
+    fps: Annotated[int, Field(ge=8, le=49)] | None = None
+
+
+class SpeakForm(BaseModel):
+    """Fields of a multipart ``POST /v1/speak``, beside the file ``audio``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    avatar: str | None = None
+    fps: Annotated[int, Field(ge=8, le=49)] | None = None
+
+
+SPEAK_DOC: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": SpeakBody.model_json_schema()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio"],
+                    "properties": {
+                        "audio": {"type": "string", "format": "binary"},
+                        **SpeakForm.model_json_schema()["properties"],
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+async def read_order(request: Request, settings: Settings) -> Order:
+    """Parse the body, within limits of size and time.
+
+    Raises:
+        UsageError: fields that cannot be used.
+        HTTPException: 408 for a body that does not end, 413 for one that is too large, 415 for
+            one of another kind.
+    """
+    try:
+        return await within(_parse(request, settings), _BODY_TIMEOUT)
+    except TimeoutError as error:
+        raise HTTPException(408, "the request took too long to arrive") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise UsageError(f"{where}: {first['msg']}") from error
+
+
+async def _parse(request: Request, settings: Settings) -> Order:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        body = SpeakBody.model_validate_json(await _limited(request, _JSON_BYTES).body())
+        return Order(text=body.text, avatar=body.avatar, fps=body.fps)
+    if kind == "multipart/form-data":
+        limit = settings.max_audio_bytes + _FORM_OVERHEAD
+        async with _limited(request, limit).form(max_files=1, max_fields=8) as form:
+            fields = {key: value for key, value in form.items() if key != "audio"}
+            values = SpeakForm.model_validate(fields)
+            audio = form.get("audio")
+            if not isinstance(audio, UploadFile):
+                raise UsageError("the form has no file in its field audio")
+            return Order(audio=await audio.read(), avatar=values.avatar, fps=values.fps)
+    raise HTTPException(415, "send application/json or multipart/form-data")
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """The same request, whose body ends in an error past ``limit`` bytes."""
+    declared = request.headers.get("content-length", "0")
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise too_large
+        return message
+
+    return Request(request.scope, receive)
