@@ -1,0 +1,54 @@
+"""``python -m export.demo``: portraits, training and the checkpoint of the demo."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, help=__doc__)
+Folder = Annotated[Path, typer.Option(help="Folder of the training run, outside git.")]
+
+
+@app.command()
+def portraits(folder: Path = Path("orchestrator/avatars/portraits")) -> None:
+    """Draw the idle clips of all people."""
+    from export.demo.idle import write_all
+
+    for path in write_all(folder):
+        typer.echo(path)
+
+
+@app.command()
+def train(
+    workdir: Folder,
+    hours: float = 4.0,
+    clips: int = 240,
+    frames: int = 12000,
+    threads: int = 2,
+    bf16: bool = True,
+) -> None:
+    """Make data, train, write WORKDIR/checkpoint; run it again to go on after a stop."""
+    import torch
+
+    from export.demo.training import train as run
+
+    os.nice(10)
+    torch.set_num_threads(threads)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "pid").write_text(f"{os.getpid()}\n")
+    run(workdir, hours, clips, frames, bf16, log=lambda line: typer.echo(line))
+
+
+@app.command()
+def checkpoint(workdir: Folder, target: Path) -> None:
+    """Write the networks as trained so far in MuseTalk's file layout."""
+    from export.demo.training import write_checkpoint
+
+    write_checkpoint(workdir, target)
+
+
+if __name__ == "__main__":
+    app()
