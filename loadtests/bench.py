@@ -32,7 +32,7 @@ SMALL_BATCH: Final = 8
 FULL_BATCH: Final = 4
 """Of the full-size networks, to keep float32 activations small."""
 FULL_MEMORY: Final = 16e9
-"""Free memory to have: the full-size server takes 7 GB (measured), bare OpenVINO 6.5 GB beside it."""
+"""Free memory to have: the server takes 7 GB (measured), bare OpenVINO beside it 6.5 GB."""
 OVERHEAD_TARGETS: Final = {"full": 1.05, "small": 1.10}
 BURST_TARGET: Final = 1.3
 LOAD_LIMIT: Final = 1.0
