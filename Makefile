@@ -74,9 +74,9 @@ lock:
 	@$(BIN)/python -m pip install -q uv
 	@echo "torch==2.13.0" > $(VENV)/torch.in
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate --no-header \
-	  --extra piper --extra export --extra loadtests --extra dev -c $(VENV)/torch.in -q -o $(VENV)/lock.txt
-	@{ echo "# Locked versions for Python 3.10 to 3.13 on Linux, all extras but gpu; written by make lock."; \
-	  grep -vE '^(nvidia-|cuda-|triton=)' $(VENV)/lock.txt; } > constraints.txt
+	  --extra piper --extra export --extra gpu --extra loadtests --extra dev -c $(VENV)/torch.in -q -o $(VENV)/lock.txt
+	@{ echo "# Locked versions for Python 3.10 to 3.13 on Linux, all extras; written by make lock."; \
+	  grep -vE '^(nvidia-(cu|nccl|nv)|cuda-|triton=)' $(VENV)/lock.txt; } > constraints.txt
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
