@@ -6,6 +6,7 @@ of MediaPipe's published graph ``face_detection_short_range`` (Apache-2.0).
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,9 +47,18 @@ class Detection:
         return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
 
+_RUNNING: Final = threading.Lock()
+"""A compiled model answers one call at a time; OpenVINO uses all cores for each."""
+
+
+def run_model(name: str, inputs: dict[str, F32]) -> Any:
+    """Run one of the shipped ``.tflite`` models; safe to call from several threads."""
+    with _RUNNING:
+        return _load_model(name)(inputs)
+
+
 @cache
-def load_model(name: str) -> Any:
-    """Compile one of the shipped ``.tflite`` models in float32."""
+def _load_model(name: str) -> Any:
     core = ov.Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     return core.compile_model(core.read_model(MODELS / f"{name}.tflite"), "CPU", options)
@@ -75,7 +85,7 @@ def _detect_in(picture: U8) -> list[Detection]:
     left, top = (_INPUT - size[0]) // 2, (_INPUT - size[1]) // 2
     canvas = np.zeros((_INPUT, _INPUT, 3), np.float32)
     canvas[top : top + size[1], left : left + size[0]] = small[:, :, ::-1] / 127.5 - 1.0
-    results = load_model("face_detection_short_range")({"input": canvas[None]})
+    results = run_model("face_detection_short_range", {"input": canvas[None]})
     raw = results["regressors"][0] / _INPUT
     scores = 1 / (1 + np.exp(-np.clip(results["classificators"][0, :, 0], -50, 50)))
     found = []

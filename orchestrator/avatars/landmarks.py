@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.avatars.detection import Detection, load_model
+from orchestrator.avatars.detection import Detection, run_model
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -90,7 +90,7 @@ def _crop(frame: U8, centre: F32, side: float, angle: float) -> tuple[F32, F32]:
 
 def _mesh(frame: U8, centre: F32, side: float, angle: float) -> Landmarks:
     picture, back = _crop(frame, centre, side, angle)
-    results = load_model("face_landmark")({"input_1": picture[None]})
+    results = run_model("face_landmark", {"input_1": picture[None]})
     points = results["conv2d_21"].reshape(468, 3)[:, :2]
     logit = float(np.clip(results["conv2d_31"].ravel()[0], -50, 50))
     in_frame = points @ back[:, :2].T + back[:, 2]

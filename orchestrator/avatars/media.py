@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,9 @@ LONGEST_SIDE: Final = 1280
 _BACKGROUND: Final = (236, 238, 240)
 """Behind transparent pictures."""
 _FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-_DEMUXERS: Final = "mov,matroska,avi,gif,mpegts,ogg,flv,asf,webp_pipe"
-_FRAME_BYTES: Final = 2_000_000
-"""More than a JPEG of 1280x1280 takes at the best quality."""
+_DEMUXERS: Final = "mov,matroska,avi,gif,mpegts,ogg,flv,asf"
+_MAX_STORED: Final = 256 << 20
+"""Bytes of JPEG that one avatar may keep in memory; 10 s of 1280x720 take about 25 MB."""
 _JPEG: Final = (
     cv2.IMWRITE_JPEG_QUALITY,
     97,
@@ -41,7 +41,7 @@ class Frames:
     """What was read.
 
     Attributes:
-        jpegs: one JPEG a frame, 4:4:4, all of one size with even sides.
+        jpegs: one JPEG a frame, 4:4:4 of a picture and 4:2:0 of a video, one even size.
         notes: what was changed, in words for the user.
     """
 
@@ -71,7 +71,7 @@ def _fit(width: int, height: int) -> tuple[int, int]:
     return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)
 
 
-def read_picture(data: bytes, max_pixels: int) -> Frames | None:
+def read_picture(source: Path, max_pixels: int) -> Frames | None:
     """Read a still picture; None when it is none (a video, or an animation).
 
     Raises:
@@ -80,8 +80,9 @@ def read_picture(data: bytes, max_pixels: int) -> Frames | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if getattr(image, "n_frames", 1) > 1:
+            image = Image.open(source, formats=_FORMATS)
+        pictures = getattr(image, "n_frames", 1)
+        if image.format == "GIF" and pictures > 1:
             return None
         width, height = image.size
         if width * height > max_pixels:
@@ -90,17 +91,22 @@ def read_picture(data: bytes, max_pixels: int) -> Frames | None:
                 remedy="make it smaller first",
             )
         image.load()
+        upright = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         return None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MediaError(f"the picture is damaged: {error}", remedy="use another file") from error
     notes = []
-    upright = ImageOps.exif_transpose(image)
+    if pictures > 1 and image.format != "MPO":  # phones keep a second view or depth in those
+        notes.append(f"the first of {pictures} pictures was taken")
+    if upright.mode.startswith("I"):  # 16 bits, which PIL would clip instead of scale
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         upright = Image.new("RGBA", layer.size, (*_BACKGROUND, 255))
         upright.alpha_composite(layer)
-        notes.append("the transparent background became plain")
+        if layer.getchannel("A").getextrema() != (255, 255):
+            notes.append("the transparent background became plain")
     upright = upright.convert("RGB")
     size = _fit(*upright.size)
     if size != upright.size:
@@ -128,10 +134,12 @@ async def read_video(source: Path, settings: Settings) -> Frames:
     """
     limit = settings.max_avatar_seconds
     most = int(limit * FPS)
+    # Square pixels first. JPEG means BT.601 and full range whatever the video was in: without
+    # the last conversion the colours of HD video shift.
     scale = (
-        f"fps={FPS},scale=w='min({LONGEST_SIDE},iw)':h='min({LONGEST_SIDE},ih)'"
+        f"fps={FPS},scale=w='iw*if(gt(sar,0),sar,1)':h=ih,setsar=1,scale=w='min({LONGEST_SIDE},iw)':h='min({LONGEST_SIDE},ih)'"
         ":force_original_aspect_ratio=decrease:force_divisible_by=2:flags=lanczos"
-        ",format=yuvj444p"
+        ":out_color_matrix=bt601:out_range=full,format=yuvj420p"
     )
     arguments = [
         *("-format_whitelist", _DEMUXERS, "-max_pixels", str(settings.max_avatar_pixels)),
@@ -139,13 +147,11 @@ async def read_video(source: Path, settings: Settings) -> Frames:
         *("-frames:v", str(most + 1), "-c:v", "mjpeg", "-q:v", "2", "-f", "image2pipe", "pipe:1"),
     ]
     try:
-        stream = await run_ffmpeg(
-            arguments, timeout=60 + 4 * limit, max_output=(most + 1) * _FRAME_BYTES
-        )
+        stream = await run_ffmpeg(arguments, timeout=60 + 4 * limit, max_output=_MAX_STORED)
     except MediaError as error:
         raise MediaError(
             f"{source.name} is no picture or video that can be used: {error.message}",
-            remedy="use a JPEG, PNG, WebP, GIF, MP4, MOV, WebM or MKV file",
+            remedy="use a JPEG, PNG, WebP, GIF, MP4, MOV, WebM or MKV file; 10 s are plenty",
         ) from error
     jpegs = await asyncio.to_thread(_split, stream)
     if not jpegs:
@@ -157,22 +163,31 @@ async def read_video(source: Path, settings: Settings) -> Frames:
     return Frames(jpegs, ())
 
 
+def source_digest(source: Path, settings: Settings) -> str:
+    """SHA-256 of a file that may be read.
+
+    Raises:
+        MediaError: it is not there, empty, or too large.
+    """
+    if not source.is_file():
+        raise MediaError(f"{source}: no such file")
+    size = source.stat().st_size
+    if size > settings.max_avatar_bytes:
+        raise MediaError(f"{source.name} is larger than {settings.max_avatar_bytes >> 20} MB")
+    if size == 0:
+        raise MediaError(f"{source.name} is empty")
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 async def read_frames(source: Path, settings: Settings) -> Frames:
-    """Read a picture or a video.
+    """Read a picture or a video that ``source_digest`` has accepted.
 
     Raises:
         MediaError: it cannot be used; the message says why.
     """
-
-    def check() -> Frames | None:
-        if not source.is_file():
-            raise MediaError(f"{source}: no such file")
-        size = source.stat().st_size
-        if size > settings.max_avatar_bytes:
-            raise MediaError(f"{source.name} is larger than {settings.max_avatar_bytes >> 20} MB")
-        if size == 0:
-            raise MediaError(f"{source.name} is empty")
-        return read_picture(source.read_bytes(), settings.max_avatar_pixels)
-
-    picture = await asyncio.to_thread(check)
+    picture = await asyncio.to_thread(read_picture, source, settings.max_avatar_pixels)
     return picture or await read_video(source, settings)

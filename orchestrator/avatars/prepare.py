@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,18 +25,18 @@ from orchestrator.avatars.masks import (
     region,
     square_mask,
 )
-from orchestrator.avatars.media import decode, read_frames
+from orchestrator.avatars.media import decode, read_frames, source_digest
 from orchestrator.avatars.regions import landmark_labels, square_picture
 from orchestrator.avatars.store import AvatarFile
 from orchestrator.avatars.tracking import Track, track
-from orchestrator.errors import UsageError
+from orchestrator.errors import SetupError, UsageError
 from orchestrator.inference import Inference
 from orchestrator.settings import Settings
 
 U8 = npt.NDArray[np.uint8]
 F16 = npt.NDArray[np.float16]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of what preparation computes; a change makes older cached avatars unused."""
 CROP: Final = 256
 _BATCH: Final = 8
@@ -92,11 +93,30 @@ async def encode_latents(
     return np.concatenate(parts)
 
 
+class _StoppedError(Exception):
+    """Nobody waits for this tracking any more."""
+
+
+async def _track(jpegs: tuple[bytes, ...], progress: Progress) -> Track:
+    """Track in a thread, which ends at its next frame when this call is cancelled."""
+    stopped = threading.Event()
+
+    def tell(part: float) -> None:
+        if stopped.is_set():
+            raise _StoppedError
+        progress(part)
+
+    try:
+        return await asyncio.to_thread(track, jpegs, tell)
+    finally:
+        stopped.set()
+
+
 async def _labels(
-    jpegs: tuple[bytes, ...], found: Track, squares: list[Box], inference: Inference
+    jpegs: tuple[bytes, ...], found: Track, squares: list[Box], parser: Inference | None
 ) -> list[U8]:
-    """Face classes of each blend square."""
-    if not await inference.has_model("face_parsing"):
+    """Face classes of each blend square; drawn from the landmarks without a parser."""
+    if parser is None:
         return [
             await asyncio.to_thread(landmark_labels, points, square)
             for points, square in zip(found.landmarks, squares, strict=True)
@@ -109,7 +129,7 @@ async def _labels(
             pairs = zip(jpegs[span], squares[span], strict=True)
             return np.stack([square_picture(decode(jpeg), square) for jpeg, square in pairs])
 
-        labels += list(await inference.parse_faces(await asyncio.to_thread(pictures)))
+        labels += list(await parser.parse_faces(await asyncio.to_thread(pictures)))
     return labels
 
 
@@ -150,19 +170,23 @@ async def prepare_avatar(
             remedy='say so: --consent "who agreed, and how"',
         )
     tell = progress or (lambda _: None)
-    frames = await read_frames(source, settings)
+    digest = await asyncio.to_thread(source_digest, source, settings)
     weights = await weights_fingerprint(inference)
-    digest = await asyncio.to_thread(lambda: hashlib.sha256(source.read_bytes()).hexdigest())
+    parsed = await inference.has_model("face_parsing")
     key = hashlib.sha256(
-        f"{FORMAT} {digest} {weights} {mask_mode} {settings.max_avatar_seconds}".encode()
+        f"{FORMAT} {digest} {weights} {mask_mode} {parsed} {settings.max_avatar_seconds}".encode()
     ).hexdigest()[:32]
     cached = AvatarFile(settings.cache_dir / "prepared" / f"{key}.npz")
-    avatar = await asyncio.to_thread(cached.read)
+    try:
+        avatar = await asyncio.to_thread(cached.read)
+    except SetupError:  # damaged: made again, and replaced
+        avatar = None
     if avatar is None:
-        found = await asyncio.to_thread(track, frames.jpegs, lambda part: tell(part * _TRACK_SHARE))
+        frames = await read_frames(source, settings)
+        found = await _track(frames.jpegs, lambda part: tell(part * _TRACK_SHARE))
         jpegs = frames.jpegs[found.start : found.start + len(found.boxes)]
         squares = [blend_square(_box(box)) for box in found.boxes]
-        labels = await _labels(jpegs, found, squares, inference)
+        labels = await _labels(jpegs, found, squares, inference if parsed else None)
         height, width = decode(jpegs[0]).shape[:2]
         masks = await asyncio.to_thread(
             lambda: tuple(
@@ -176,7 +200,6 @@ async def prepare_avatar(
             inference,
             lambda part: tell(_TRACK_SHARE + part * (1 - _TRACK_SHARE)),
         )
-        parsed = await inference.has_model("face_parsing")
         avatar = Avatar(
             id=key,
             name=name,

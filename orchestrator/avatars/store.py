@@ -17,6 +17,9 @@ from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.errors import NotFoundError, SetupError, UsageError
 
+_DAMAGED: Final = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile),
+)
 _NAME: Final = re.compile(r"[\w][\w .-]{0,63}")
 
 
@@ -107,7 +110,7 @@ class AvatarFile:
                 )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise SetupError(
                 f"{self.path} is damaged: {error}", remedy="delete it and add the avatar again"
             ) from error

@@ -21,6 +21,8 @@ MIN_FACE: Final = 64
 """Pixels a face must be wide; it is enlarged to 256."""
 MAX_TURN: Final = 0.6
 MIN_PRESENCE: Final = 0.5
+_REACH: Final = 1.0
+"""How far a face moves between two looks at it, in its own sizes; what is further is another."""
 MAX_GAP: Final = 12
 """Frames without a face that are bridged; a longer gap ends the usable part."""
 
@@ -42,17 +44,19 @@ class Track:
     notes: tuple[str, ...]
 
 
-def _nearest(found: Sequence[Detection], last: Landmarks | None) -> Detection:
-    """The face followed so far; the largest when there is none yet."""
-    if last is None:
-        return found[0]
+def _followed(found: Sequence[Detection], last: Landmarks | None) -> Detection | None:
+    """The face followed so far, the largest when there is none yet; None when it has gone."""
+    if not found or last is None:
+        return found[0] if found else None
     centre = last.points.mean(0)
+    reach = float(np.ptp(last.points, axis=0).max()) * _REACH
 
     def distance(item: Detection) -> float:
         x0, y0, x1, y1 = item.box
         return float(np.hypot((x0 + x1) / 2 - centre[0], (y0 + y1) / 2 - centre[1]))
 
-    return min(found, key=distance)
+    nearest = min(found, key=distance)
+    return nearest if distance(nearest) <= reach else None
 
 
 def _refusal(turned: int, small: int) -> AvatarError:
@@ -97,8 +101,9 @@ def track(jpegs: Sequence[bytes], progress: Callable[[float], None] = lambda _: 
         found = detect(frame)
         several += len(found) > 1
         current: Landmarks | None = None
-        if found:
-            candidate = find_landmarks(frame, _nearest(found, last))
+        followed = _followed(found, last)
+        if followed is not None:
+            candidate = find_landmarks(frame, followed)
             box = face_box(candidate)
             if candidate.presence < MIN_PRESENCE:
                 pass

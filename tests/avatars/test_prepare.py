@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -247,3 +248,68 @@ async def test_progress_only_rises(film: Film, encoder: MeanEncoder, settings: S
 
 def test_errors_are_the_projects_own() -> None:
     assert issubclass(AvatarError, MuseTalkError) and not AvatarError.retryable
+
+
+async def test_a_damaged_cache_is_made_again(
+    photograph: U8, save: Save, encoder: MeanEncoder, settings: Settings
+) -> None:
+    source = save(photograph, "a.png")
+    one = await prepare(source, encoder, settings)
+    (cached,) = settings.cache_dir.rglob("*.npz")
+    cached.write_bytes(b"")
+    again = await prepare(source, encoder, settings)
+    np.testing.assert_array_equal(again.latents, one.latents)
+    assert cached.stat().st_size > 1000
+
+
+class ParsingEncoder(MeanEncoder):
+    """With a parsing network that sees skin everywhere."""
+
+    async def has_model(self, name: str) -> bool:
+        return name == "face_parsing"
+
+    async def parse_faces(self, images: U8, *, timeout: float | None = None) -> U8:
+        assert images.shape[1:] == (512, 512, 3) and len(images) <= 4
+        return np.ones(images.shape[:3], np.uint8)
+
+
+async def test_masks_of_the_landmarks_are_not_kept_once_there_is_a_parser(
+    photograph: U8, save: Save, encoder: MeanEncoder, settings: Settings
+) -> None:
+    source = save(photograph, "a.png")
+    drawn = await prepare(source, encoder, settings)
+    parsed = await prepare(source, ParsingEncoder(), settings)
+    assert drawn.metadata["masks"] == "landmarks" and parsed.metadata["masks"] == "face parsing"
+    assert parsed.masks[0].alpha.sum() > drawn.masks[0].alpha.sum()
+
+
+async def test_tracking_ends_when_nobody_waits_for_it(
+    film: Film, encoder: MeanEncoder, settings: Settings
+) -> None:
+    source = await film("v.mp4", "-t", "3", "-r", "25", "-pix_fmt", "yuv420p")
+    told: list[float] = []
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def tell(part: float) -> None:
+        told.append(part)
+        loop.call_soon_threadsafe(started.set)
+
+    work = asyncio.create_task(
+        prepare_avatar(
+            source,
+            inference=encoder,
+            settings=settings,
+            name="x",
+            consent="a test",
+            progress=tell,
+        )
+    )
+    await asyncio.wait_for(started.wait(), 60)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    await asyncio.sleep(1)
+    heard = len(told)
+    await asyncio.sleep(1)
+    assert len(told) == heard < 75

@@ -111,3 +111,9 @@ def test_ten_seconds_of_720p_stay_under_300_mb() -> None:
             assert not avatar.frame(index).flags.writeable
     decoded = sum(frame.nbytes for frame in avatar._decoded._frames.values())
     assert ten_seconds + max(decoded, 96 << 20) < 300e6
+
+
+def test_an_empty_file_is_said_as_well(tmp_path: Path) -> None:
+    (tmp_path / "ann.npz").write_bytes(b"")
+    with pytest.raises(SetupError, match="damaged"):
+        AvatarStore(tmp_path).get("ann")

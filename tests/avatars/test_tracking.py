@@ -1,0 +1,56 @@
+"""Following one face."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from orchestrator.avatars import tracking
+from orchestrator.avatars.detection import Detection, detect
+from orchestrator.avatars.landmarks import Landmarks, find_landmarks
+from orchestrator.avatars.media import encode
+from orchestrator.avatars.tracking import track
+from orchestrator.errors import AvatarError
+
+U8 = npt.NDArray[np.uint8]
+
+
+def test_faces_are_found_from_several_threads_at_once(photograph: U8) -> None:
+    expected = find_landmarks(photograph, detect(photograph)[0]).points
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(lambda: find_landmarks(photograph, detect(photograph)[0]).points)
+            for _ in range(24)
+        ]
+        for call in calls:
+            np.testing.assert_allclose(call.result(), expected, atol=0.01)
+
+
+def test_when_the_followed_face_goes_another_one_does_not_take_its_place(photograph: U8) -> None:
+    both = np.full((640, 1040, 3), 200, np.uint8)
+    both[:, :640], both[:400, 640:] = photograph, cv2.resize(photograph, (400, 400))
+    other = both.copy()
+    other[:, :640] = 200
+    found = track([encode(frame) for frame in (both, both, both, other, other)])
+    assert (found.start, len(found.boxes)) == (0, 3)
+    assert found.boxes[:, 2].max() < 640
+    assert "2 frames without a usable face were left out" in found.notes
+
+
+def test_a_face_turned_away_is_refused(photograph: U8, monkeypatch: pytest.MonkeyPatch) -> None:
+    def turned(frame: U8, detection: Detection) -> Landmarks:
+        points = find_landmarks(frame, detection).points.copy()
+        points[1] = 0.1 * points[454] + 0.9 * points[234]  # the nose over one cheek
+        return Landmarks(points, 1.0)
+
+    monkeypatch.setattr(tracking, "find_landmarks", turned)
+    with pytest.raises(AvatarError, match="turned away"):
+        track([encode(photograph)])
+
+
+def test_the_face_of_the_photograph_is_not_turned(photograph: U8) -> None:
+    assert abs(find_landmarks(photograph, detect(photograph)[0]).turn) < 0.15
