@@ -13,8 +13,9 @@ from orchestrator.avatars.landmarks import OVAL, Landmarks
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
-NOSE_BRIDGE: Final = 195
-"""The mesh point nearest to point 29 of the 68: the third of four down the bridge."""
+NOSE_BRIDGE: Final = (195, 5)
+"""Mesh points whose middle is point 29 of the 68: points 27 to 30 lie evenly between the root
+(mesh 168) and the tip (mesh 4), so 29 is two thirds of the way down."""
 EXTRA_MARGIN: Final = 10
 """Pixels added below the chin (v1.5)."""
 _SMOOTHING: Final = 1.5
@@ -28,7 +29,7 @@ def face_box(landmarks: Landmarks) -> F64:
     left and right are the outline's extremes.
     """
     outline = landmarks.points[list(OVAL)].astype(np.float64)
-    centre = float(landmarks.points[NOSE_BRIDGE, 1])
+    centre = float(landmarks.points[list(NOSE_BRIDGE), 1].mean())
     bottom = float(outline[:, 1].max())
     top = max(0.0, 2 * centre - bottom)
     return np.array([outline[:, 0].min(), top, outline[:, 0].max(), bottom])
