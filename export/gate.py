@@ -15,6 +15,9 @@ import numpy.typing as npt
 LEVELS_FAR = 8
 """A pixel further off than this many levels counts as far."""
 
+LABELS_DIFFERING = 0.001
+"""Share of pixels whose class may change: always fp32, only ties flip (measured 2e-6)."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -18,7 +18,7 @@ from torch import nn
 
 from export.build import modules
 from export.checkpoint import Checkpoint
-from export.gate import LIMITS, Result, compare
+from export.gate import LABELS_DIFFERING, LIMITS, Result, compare
 from export.manifest import Manifest, sha256
 from export.modules import CROP
 from orchestrator.errors import MediaError, RepositoryError
@@ -136,8 +136,8 @@ async def _compare_all(
                 maximum=float(differing.max()),
                 relative=float(differing.mean()),
                 far=0.0,
-                limit="differing pixels 1%",
-                passed=float(differing.mean()) <= 0.01,
+                limit=f"differing pixels {LABELS_DIFFERING:.1%}",
+                passed=float(differing.mean()) <= LABELS_DIFFERING,
             )
         )
     chain = await inference.lipsync(own_latents, served_audio, timeout=TIMEOUT)
