@@ -55,10 +55,14 @@ def mouths(path: Path) -> list[int]:
 
 
 def kill_server() -> None:
-    (server,) = (
-        child
-        for child in psutil.Process().children(recursive=True)
-        if child.name() == "tritonserver"
+    """The youngest: other tests of this run may have one too."""
+    server = max(
+        (
+            child
+            for child in psutil.Process().children(recursive=True)
+            if child.name() == "tritonserver" and child.status() != psutil.STATUS_ZOMBIE
+        ),
+        key=psutil.Process.create_time,
     )
     os.kill(server.pid, signal.SIGKILL)
 

@@ -253,8 +253,8 @@ async def test_the_worker_ends_with_us() -> None:
     raise AssertionError("the worker outlived the service")
 
 
-def test_only_the_worker_imports_piper() -> None:
-    """GPL: nothing but the separate program may link to it, and that links to nothing of ours."""
+def test_only_the_workers_import_piper() -> None:
+    """GPL: only separate programs link to it, and the one that serves links to nothing of ours."""
     root = Path(piper.__file__).parents[2]
     for path in [*root.glob("orchestrator/**/*.py"), *root.glob("export/**/*.py")]:
         imported = {
@@ -270,5 +270,5 @@ def test_only_the_worker_imports_piper() -> None:
         }
         if path.name == "piper_worker.py":
             assert "orchestrator" not in imported
-        else:
+        elif path != root / "export" / "demo" / "voice_worker.py":
             assert "piper" not in imported, path
