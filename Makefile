@@ -32,7 +32,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt orchestrator/preflight.py
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "Installing the export and development packages"
-	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[piper,export,loadtests,dev]'
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[piper,export,demo,telemetry,loadtests,dev]'
 	@touch $@
 
 setup: $(VENV)/.serve
@@ -74,7 +74,7 @@ lock:
 	@$(BIN)/python -m pip install -q uv
 	@echo "torch==2.13.0" > $(VENV)/torch.in
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate --no-header \
-	  --extra piper --extra export --extra gpu --extra loadtests --extra dev -c $(VENV)/torch.in -q -o $(VENV)/lock.txt
+	  --extra piper --extra export --extra demo --extra telemetry --extra gpu --extra loadtests --extra dev -c $(VENV)/torch.in -q -o $(VENV)/lock.txt
 	@{ echo "# Locked versions for Python 3.10 to 3.13 on Linux, all extras; written by make lock."; \
 	  grep -vE '^(nvidia-(cu|nccl|nv)|cuda-|triton=)' $(VENV)/lock.txt; } > constraints.txt
 

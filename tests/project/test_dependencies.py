@@ -131,7 +131,7 @@ def locked() -> dict[str, list[Requirement]]:
     return found
 
 
-EXTRAS = ["piper", "export", "gpu", "loadtests", "dev"]
+EXTRAS = ["piper", "export", "demo", "telemetry", "gpu", "loadtests", "dev"]
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
