@@ -65,10 +65,10 @@ def packages(module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("orchestrator", ["piper"]),
-        ("export", ["export", "piper"]),
+        ("orchestrator", ["piper", "telemetry"]),
+        ("export", ["export", "demo", "piper"]),
         ("loadtests", ["export", "loadtests", "dev"]),
-        ("tests", ["export", "piper", "dev", "loadtests"]),
+        ("tests", ["export", "demo", "telemetry", "piper", "dev", "loadtests"]),
     ],
 )
 def test_every_import_is_declared(folder: str, extras: list[str]) -> None:
