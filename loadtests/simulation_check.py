@@ -1,0 +1,194 @@
+"""The simulation against the real thing: talkers that ask a real Triton as the model's do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.bench_triton import Inputs, seconds_each, throughput
+from loadtests.simulation import AHEAD, FPS, ServiceTime, Talk, crowd, percentile
+from orchestrator.inference import EmbeddedTriton, TritonClient
+from orchestrator.settings import settings
+
+THROUGHPUT_WITHIN = 0.15
+LATENCY_WITHIN = 0.30
+LARGEST = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number of talkers, simulated and real."""
+
+    talkers: int
+    paced: bool
+    simulated_rate: float
+    real_rate: float
+    simulated_p95: float
+    real_p95: float
+
+    @property
+    def rate_ratio(self) -> float:
+        """Frames a second, simulated over real."""
+        return self.simulated_rate / self.real_rate
+
+    @property
+    def p95_ratio(self) -> float:
+        """Seconds of a chunk at the 95th percentile, simulated over real."""
+        return self.simulated_p95 / self.real_p95
+
+    @property
+    def met(self) -> bool:
+        """Throughput within 15 %, latency within 30 %."""
+        return (
+            abs(self.rate_ratio - 1) <= THROUGHPUT_WITHIN
+            and abs(self.p95_ratio - 1) <= LATENCY_WITHIN
+        )
+
+
+async def measure_service(client: TritonClient, runs: int = 12) -> ServiceTime:
+    """Fit ``fixed + b * per_frame`` to batches of 1 to 8 frames, one at a time and overlapping.
+
+    Args:
+        client: a warm server with nobody else on it.
+        runs: of each size; the median counts.
+    """
+    sizes = (1, 2, 4, 8)
+    medians = []
+    for size in sizes:
+        inputs = Inputs.random(size)
+
+        async def call(given: Inputs = inputs) -> None:
+            await client.lipsync(given.latents, given.audio, timeout=60)
+
+        await call()
+        medians.append(statistics.median(await seconds_each(call, runs)))
+    per_frame, fixed = np.polyfit(sizes, medians, 1)
+    alone = ServiceTime(max(0.0, float(fixed)), float(per_frame), "measured")
+    many = await throughput(client, clients=3, batch=LARGEST, seconds=5.0)
+    return replace(alone, overlap=max(1.0, many * alone(LARGEST) / LARGEST))
+
+
+async def talk(
+    client: TritonClient,
+    rng: random.Random,
+    given: Talk,
+    end: float,
+    paced: bool,
+    waits: list[float],
+) -> int:
+    """One talker until ``end``, as ``Crowd.viewer`` with ``share=1``; frames that it got."""
+    got = 0
+    inputs = Inputs.random(LARGEST, rng.randrange(1 << 30))
+    await asyncio.sleep(rng.uniform(0, given.turn / given.share) if paced else 0)
+    while time.perf_counter() < end:
+        total, asked, shown_from = round(given.length(rng) * FPS), 0, 0.0
+        while asked < total and time.perf_counter() < end:
+            frames = min(given.chunk if asked else given.first_chunk, total - asked)
+            if paced and asked:
+                ahead = shown_from + asked / FPS - time.perf_counter()
+                await asyncio.sleep(max(0.0, ahead - AHEAD))
+            began = time.perf_counter()
+            await client.lipsync(inputs.latents[:frames], inputs.audio[:frames], timeout=60)
+            waits.append(time.perf_counter() - began)
+            shown_from = shown_from if asked else time.perf_counter()
+            asked += frames
+            got += frames
+        if paced:
+            left = shown_from + asked / FPS - time.perf_counter()
+            await asyncio.sleep(min(max(0.0, left), max(0.0, end - time.perf_counter())))
+    return got
+
+
+async def compare(
+    client: TritonClient, service: ServiceTime, talkers: int, *, paced: bool, seconds: float
+) -> Comparison:
+    """Run the same crowd in the model and on the server.
+
+    Args:
+        client: of the server.
+        service: its measured times.
+        talkers: that never listen.
+        paced: as live, or as fast as it goes.
+        seconds: of each.
+    """
+    given = Talk(turn=6.0, share=1.0)
+    seen = crowd(talkers, 1, service, talk=given, largest=LARGEST, seconds=seconds, paced=paced)
+    waits: list[float] = []
+    began = time.perf_counter()
+    frames = await asyncio.gather(
+        *(
+            talk(client, random.Random(i), given, began + seconds, paced, waits)
+            for i in range(talkers)
+        )
+    )
+    real = sum(frames) / (time.perf_counter() - began)
+    return Comparison(
+        talkers,
+        paced,
+        seen.frames_a_second,
+        real,
+        percentile(seen.waits, 0.95),
+        percentile(waits, 0.95),
+    )
+
+
+async def check(repository: Path, seconds: float) -> list[Comparison]:
+    """Compare below capacity, paced, and at full load.
+
+    Args:
+        repository: to serve.
+        seconds: of each comparison.
+    """
+    async with (
+        EmbeddedTriton(repository) as server,
+        TritonClient(server.grpc_address, default_timeout=60) as client,
+    ):
+        service = await measure_service(client)
+        Console().print(
+            f"measured: {service.fixed * 1e3:.1f} ms a batch + {service.per_frame * 1e3:.1f} ms"
+            f" a frame, {service.overlap:.2f} times as fast with more waiting"
+        )
+        return [
+            await compare(client, service, talkers, paced=paced, seconds=seconds)
+            for talkers, paced in ((1, True), (2, True), (2, False), (4, False), (8, False))
+        ]
+
+
+def main() -> int:
+    """Print the comparison; 1 when the model is too far off."""
+    parser = argparse.ArgumentParser(description="The simulation against a real Triton")
+    parser.add_argument("--repository", type=Path, default=settings().repository)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--output", type=Path, default=Path("out/simulation_check.json"))
+    given = parser.parse_args()
+    found = asyncio.run(check(given.repository, given.seconds))
+    table = Table("talkers", "paced", "frames/s model", "real", "p95 model", "real", "verdict")
+    for row in found:
+        table.add_row(
+            str(row.talkers),
+            "yes" if row.paced else "no",
+            f"{row.simulated_rate:.1f}",
+            f"{row.real_rate:.1f}",
+            f"{row.simulated_p95 * 1e3:.0f} ms",
+            f"{row.real_p95 * 1e3:.0f} ms",
+            "ok" if row.met else "off",
+        )
+    Console().print(table)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps([row.__dict__ for row in found], indent=2) + "\n")
+    return 0 if all(row.met for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

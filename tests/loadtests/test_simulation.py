@@ -1,0 +1,111 @@
+"""The capacity model: what must hold whatever the service times are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadtests.simulation import (
+    Scaling,
+    ServiceTime,
+    Talk,
+    capacity,
+    computed,
+    crowd,
+    day,
+    good,
+    gpus_needed,
+    percentile,
+)
+
+TALKER = Talk(turn=20.0, share=1.0)
+
+
+def test_one_talker_at_full_speed_gets_what_the_gpu_gives() -> None:
+    time = ServiceTime(0.01, 0.01, "test")
+    seen = crowd(1, 1, time, talk=TALKER, paced=False, seconds=60)
+    assert seen.frames_a_second == pytest.approx(8 / time(8), rel=0.05)
+
+
+def test_a_paced_talker_takes_25_frames_a_second_and_waits_for_nobody() -> None:
+    time = ServiceTime(0.0, 0.002, "test")
+    seen = crowd(1, 1, time, talk=TALKER, seconds=600)
+    assert seen.frames_a_second == pytest.approx(25, rel=0.05)
+    assert percentile(seen.waits, 0.95) == pytest.approx(time(8))
+    assert seen.late == 0
+
+
+@given(rate=st.floats(30, 2000), fixed=st.floats(0, 0.01))
+@settings(max_examples=15, deadline=None)
+def test_capacity_never_exceeds_the_work_a_gpu_can_do(rate: float, fixed: float) -> None:
+    time = ServiceTime(fixed, 1 / rate, "test")
+    carried = capacity(time, seconds=40)
+    # A talker between two turns leaves its GPU to the others, by up to a tenth.
+    assert carried <= math.ceil(8 / time(8) / 25 * 1.1) + 1
+    if carried:
+        assert good(crowd(carried, 1, time, talk=TALKER, seconds=40))
+
+
+def test_what_more_gpus_bring() -> None:
+    time = computed(205, 121)
+    few = crowd(40, 1, time, seconds=60)
+    many = crowd(40, 4, time, seconds=60)
+    assert not good(few)
+    assert good(many)
+    assert percentile(many.starts, 0.95) < percentile(few.starts, 0.95)
+
+
+def test_the_answer_for_a_crowd_is_enough_and_one_fewer_is_not() -> None:
+    time = computed(205, 121)
+    gpus = gpus_needed(100, time, seconds=60)
+    assert good(crowd(100, gpus, time, seconds=60))
+    assert not good(crowd(100, gpus - 1, time, seconds=60))
+
+
+def test_a_lost_node_costs_frames_only_where_nothing_was_spare() -> None:
+    time = computed(205, 121)
+    tight = gpus_needed(100, time, seconds=60)
+    lost = crowd(100, tight, time, seconds=120, lost_at=60)
+    spare = crowd(100, tight + 2, time, seconds=120, lost_at=60)
+    assert good(spare)
+    assert lost.late > spare.late
+
+
+def test_overlapping_batches_bring_what_was_measured() -> None:
+    plain = crowd(8, 1, ServiceTime(0.0, 0.01, "t"), talk=TALKER, paced=False)
+    faster = crowd(8, 1, ServiceTime(0.0, 0.01, "t", overlap=1.2), talk=TALKER, paced=False)
+    assert faster.frames_a_second / plain.frames_a_second == pytest.approx(1.2, rel=0.03)
+
+
+HOURS = (5, 50, 100, 20)
+
+
+def test_a_day_serves_every_turn_and_follows_the_traffic() -> None:
+    found = day(100, Scaling(per_gpu=4), hours=HOURS)
+    assert found.turns > 1000
+    assert len(found.waited) >= found.turns - 5
+    assert found.most_gpus > 4
+    assert found.gpu_hours < found.most_gpus * len(HOURS)
+
+
+def test_slow_scaling_up_delays_more_turns() -> None:
+    quick = day(100, Scaling(per_gpu=4, start=5, target=0.9), hours=HOURS)
+    slow = day(100, Scaling(per_gpu=4, start=900, target=0.9), hours=HOURS)
+    assert slow.delayed > quick.delayed
+    assert max(slow.waited) > max(quick.waited)
+
+
+def test_a_lost_gpu_is_replaced() -> None:
+    with_loss = day(100, Scaling(per_gpu=4), hours=HOURS, lost_at=2 * 3600 + 1800)
+    without = day(100, Scaling(per_gpu=4), hours=HOURS)
+    assert sum(with_loss.waited) >= sum(without.waited)
+    assert with_loss.waited[-1] < 60
+
+
+def test_chance_is_seeded() -> None:
+    time = computed(205, 121)
+    assert crowd(20, 1, time, seed=3, seconds=30) == crowd(20, 1, time, seed=3, seconds=30)
+    assert crowd(20, 1, time, seed=3, seconds=30) != crowd(20, 1, time, seed=4, seconds=30)
