@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from orchestrator.errors import MuseTalkError, ServerDiedError
 from orchestrator.rendering.composite import composite
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
-from orchestrator.speech.features import speech_features
+from orchestrator.speech.features import SpeechFeatures, speech_features
 from orchestrator.speech.windows import Alignment
 
 if TYPE_CHECKING:
@@ -51,12 +52,21 @@ class RenderOptions:
         batch: frames in one request to Triton.
         alignment: which Whisper steps a frame reads, design.md section 6.
         timeout: seconds that one request may take.
+        first_batch: frames in the first request of an utterance; None: as in the others.
     """
 
     fps: int = 25
     batch: int = 8
     alignment: Alignment = "centred"
     timeout: float = 30.0
+    first_batch: int | None = None
+
+    def batches(self, frames: int) -> Iterator[slice]:
+        """Cut an utterance of ``frames`` frames into requests."""
+        start, size = 0, self.first_batch or self.batch
+        while start < frames:
+            yield slice(start, min(start + size, frames))
+            start, size = start + size, self.batch
 
 
 @dataclass(frozen=True)
@@ -65,11 +75,31 @@ class Chunk:
 
     Attributes:
         frames: each U8[H,W,3] BGR.
-        last_face: U8[256,256,3] BGR, the mouth of the last frame.
+        last_face: U8[256,256,3] BGR, the mouth of the last frame; None: it is an idle one.
+        late: how many of them show an older mouth, or none, because theirs came too late.
     """
 
     frames: list[U8]
-    last_face: U8
+    last_face: U8 | None
+    late: int = 0
+
+
+class Faces(Protocol):
+    """Makes the mouths of one utterance; several batches may be on their way."""
+
+    async def __call__(self, first: int, latents: F16, audio: F16) -> U8 | None:
+        """Make the mouths of one batch.
+
+        Args:
+            first: index in the utterance of the batch's first frame.
+            latents: F16[n,8,32,32].
+            audio: F16[n,50,384].
+
+        Returns:
+            U8[m,256,256,3] BGR, m = n, or ceil(n/2) where each is shown for two frames; None:
+            they would come too late to be shown.
+        """
+        ...
 
 
 async def render_speech(
@@ -105,20 +135,57 @@ async def render_speech(
             inference,
             times,
         )
-    starts = iter(range(0, len(audio), options.batch))
-    waiting: deque[tuple[list[int], asyncio.Task[U8]]] = deque()
+
+    async def patient(first: int, latents: F16, audio: F16) -> U8:
+        return await _persist(
+            lambda: inference.lipsync(latents, audio, timeout=options.timeout), inference, times
+        )
+
+    chunks = render_frames(
+        avatar, audio, faces=patient, options=options, times=times, first_frame=first_frame
+    )
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield chunk
+
+
+async def render_frames(
+    avatar: Avatar,
+    audio: SpeechFeatures,
+    *,
+    faces: Faces,
+    options: RenderOptions,
+    times: StageTimes,
+    first_frame: int = 0,
+    last_face: U8 | None = None,
+) -> AsyncGenerator[Chunk, None]:
+    """Render an utterance whose features are known; live and offline.
+
+    Args:
+        avatar: who speaks.
+        audio: the input of each frame.
+        faces: makes the mouths.
+        options: frame rate, batches.
+        times: gets the time of each stage added.
+        first_frame: index in the video of the utterance's first frame.
+        last_face: the mouth shown before it, for frames that come too late.
+
+    Yields:
+        The frames in order, a batch at a time.
+    """
+    batches = options.batches(len(audio))
+    waiting: deque[tuple[list[int], asyncio.Task[U8 | None]]] = deque()
 
     def send_next() -> None:
-        start = next(starts, None)
-        if start is None:
+        batch = next(batches, None)
+        if batch is None:
             return
-        part = audio[start : start + options.batch]
         indices = [
-            source_index(avatar, first_frame + start + offset, options.fps)
-            for offset in range(len(part))
+            source_index(avatar, first_frame + frame, options.fps)
+            for frame in range(batch.start, batch.stop)
         ]
-        request = _lipsync(inference, avatar.latents[indices], part, options.timeout, times)
-        waiting.append((indices, asyncio.create_task(request)))
+        request = faces(batch.start, avatar.latents[indices], audio[batch])
+        waiting.append((indices, asyncio.ensure_future(request)))
 
     try:
         for _ in range(IN_FLIGHT):
@@ -127,14 +194,23 @@ async def render_speech(
             indices, task = waiting.popleft()
             try:
                 with times.measure("lipsync"):
-                    faces = await task
+                    made = await task
             finally:
                 await end(task)
             send_next()
+            late = len(indices) if made is None else 0
             with times.measure("composite"):
-                frames = await asyncio.to_thread(_composite_all, avatar, indices, faces)
-            times.generated += len(frames)
-            yield Chunk(frames, faces[-1])
+                if made is not None:
+                    frames = await asyncio.to_thread(_composite_all, avatar, indices, made)
+                    last_face = made[-1]
+                else:
+                    strengths = [1.0] * late
+                    frames = await asyncio.to_thread(
+                        _fade_all, avatar, indices, last_face, strengths
+                    )
+            times.generated += len(frames) - late
+            times.idle += late
+            yield Chunk(frames, last_face, late)
     finally:
         await end(*(task for _, task in waiting))
 
@@ -207,14 +283,6 @@ async def prefetch(source: AsyncGenerator[T, None], depth: int = AHEAD) -> Async
         await source.aclose()
 
 
-async def _lipsync(
-    inference: Inference, latents: F16, audio: F16, timeout: float, times: StageTimes
-) -> U8:
-    return await _persist(
-        lambda: inference.lipsync(latents, audio, timeout=timeout), inference, times
-    )
-
-
 async def _persist(call: Callable[[], Awaitable[T]], inference: Inference, times: StageTimes) -> T:
     """Call, and call again while trying again helps: the server may be restarting.
 
@@ -254,10 +322,12 @@ async def _ready_again(inference: Inference) -> bool:
 
 
 def _composite_all(avatar: Avatar, indices: Sequence[int], faces: U8) -> list[U8]:
-    return [
+    step = 1 if len(faces) == len(indices) else 2
+    shown = [
         composite(avatar.frame(index), face, avatar.boxes[index], avatar.masks[index])
-        for index, face in zip(indices, faces, strict=True)
+        for index, face in zip(indices[::step], faces, strict=True)
     ]
+    return [shown[number // step] for number in range(len(indices))]
 
 
 def _fade_all(
