@@ -206,7 +206,7 @@ def _latents(run: Run, vae: AutoencoderTiny) -> dict[str, Any]:
 
 
 def train_unet(
-    run: Run, vae: AutoencoderTiny, seconds: float, batch: int = 8
+    run: Run, vae: AutoencoderTiny, seconds: float, batch: int = 12
 ) -> UNet2DConditionModel:
     """The UNet; saves the checkpoint's state every two minutes.
 
