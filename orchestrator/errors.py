@@ -16,6 +16,7 @@ MuseTalkError
 │   └── ModelMissingError     the model is not loaded there
 ├── ServerDiedError       the embedded tritonserver ended by itself (retryable)
 ├── SpeechError           a TTS that did not speak (retryable)
+├── LlmError              a language model that did not answer (retryable)
 └── OverloadedError       admission control said no (retryable, HTTP 429)
 """
 
@@ -151,6 +152,14 @@ class SpeechError(MuseTalkError):
     """A text-to-speech engine that did not speak."""
 
     code = "speech"
+    retryable = True
+    http_status = 502
+
+
+class LlmError(MuseTalkError):
+    """A language model that did not answer, or broke off."""
+
+    code = "llm"
     retryable = True
     http_status = 502
 

@@ -52,6 +52,24 @@ class Settings(BaseSettings):
     max_audio_seconds: Annotated[float, Field(gt=0)] = 600.0
     max_audio_bytes: Annotated[int, Field(gt=0)] = 200 * 1024 * 1024
 
+    # Replies: without a key or an address the embedded responder answers
+    llm_base_url: str | None = None
+    llm_api_key: SecretStr | None = None
+    llm_model: str = "gpt-4o-mini"
+    llm_max_tokens: Annotated[int, Field(ge=1, le=4096)] = 100
+    llm_first_token_timeout: Annotated[float, Field(gt=0)] = 10.0
+    llm_total_timeout: Annotated[float, Field(gt=0)] = 60.0
+    llm_system_prompt: str = (
+        "You are a talking portrait in a spoken conversation. Answer briefly, in plain spoken "
+        "sentences: no lists, no markup, no emoji, no links."
+    )
+
+    # Transcription: what a viewer says, only when a server for it is set
+    stt_base_url: str | None = None
+    stt_api_key: SecretStr | None = None
+    stt_model: str = "whisper-1"
+    stt_timeout: Annotated[float, Field(gt=0)] = 30.0
+
     # Avatars
     max_avatar_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_avatar_pixels: Annotated[int, Field(gt=0)] = 50_000_000
@@ -61,6 +79,11 @@ class Settings(BaseSettings):
     fps: Annotated[int, Field(ge=8, le=49)] = 25
     batch: Annotated[int, Field(ge=1, le=64)] = 8
     max_renders: Annotated[int, Field(ge=1, le=64)] = 2
+
+    # What can be seen from outside
+    log_format: Literal["text", "json"] = "text"
+    debug_timing: bool = False
+    otel_endpoint: str | None = None
 
 
 @cache

@@ -16,11 +16,12 @@ import sentencex
 MAX_CHARS: Final = 300
 """A longer sentence is cut at a comma or a space: its first frame would come too late."""
 
-_SENTENCE_PAUSE: Final = 0.25
-_PARAGRAPH_PAUSE: Final = 0.6
-_CLAUSE_PAUSE: Final = 0.1
+SENTENCE_PAUSE: Final = 0.25
+PARAGRAPH_PAUSE: Final = 0.6
+CLAUSE_PAUSE: Final = 0.1
 
 _SPOKEN: Final = re.compile(r"[^\W_]")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPACE: Final = re.compile(r"\s+")
 _CLAUSE_END: Final = re.compile(r"[,;:\u2013\u2014\u3001\uff0c\uff1b]\s*")
 
@@ -50,7 +51,7 @@ def split_sentences(text: str, language: str = "en") -> list[Sentence]:
         when the text has nothing to say. The last one has no pause.
     """
     sentences: list[Sentence] = []
-    for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in re.split(r"\n\s*\n", without_surrogates(text)):
         pieces = [
             _SPACE.sub(" ", piece).strip() for piece in sentencex.segment(language, paragraph)
         ]
@@ -58,11 +59,16 @@ def split_sentences(text: str, language: str = "en") -> list[Sentence]:
         for index, piece in enumerate(spoken):
             last = index == len(spoken) - 1
             *heads, tail = _shorten(piece)
-            sentences += [Sentence(head, _CLAUSE_PAUSE) for head in heads]
-            sentences.append(Sentence(tail, _PARAGRAPH_PAUSE if last else _SENTENCE_PAUSE))
+            sentences += [Sentence(head, CLAUSE_PAUSE) for head in heads]
+            sentences.append(Sentence(tail, PARAGRAPH_PAUSE if last else SENTENCE_PAUSE))
     if sentences:
         sentences[-1] = Sentence(sentences[-1].text, 0.0)
     return sentences
+
+
+def without_surrogates(text: str) -> str:
+    """Halves of surrogate pairs, which are no characters, become replacement characters."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _shorten(sentence: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Live sessions: one viewer, one media timeline, a sequence of turns."""
