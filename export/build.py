@@ -158,7 +158,8 @@ def build(
         ensemble = work / "lipsync" / "1"
         ensemble.mkdir(parents=True)
         (ensemble / ".gitkeep").touch()
-        (work / "lipsync" / "config.pbtxt").write_text(to_text(lipsync_config()))
+        weights = weights_id(hashes, decoder)
+        (work / "lipsync" / "config.pbtxt").write_text(to_text(lipsync_config(weights)))
         manifest = Manifest(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             target=target,
@@ -167,7 +168,7 @@ def build(
             sources=hashes,
             missing=missing,
             versions=versions(),
-            weights_id=weights_id(hashes, decoder),
+            weights_id=weights,
             models=entries,
         )
         manifest.write(work)

@@ -113,10 +113,16 @@ def cpu_config(model: Model, precision: str) -> pb.ModelConfig:
     return config
 
 
-def lipsync_config() -> pb.ModelConfig:
-    """Config of the ensemble: ``unet``, then ``vae_decoder``."""
+def lipsync_config(weights_id: str) -> pb.ModelConfig:
+    """Config of the ensemble: ``unet``, then ``vae_decoder``.
+
+    Args:
+        weights_id: of the manifest. Clients on other machines read it here, where no manifest
+            reaches them, and throw away what they cached of other weights.
+    """
     config = _base(LIPSYNC)
     config.platform = "ensemble"
+    config.parameters["weights_id"].string_value = weights_id
     for step in LIPSYNC_STEPS:
         config.ensemble_scheduling.step.add(
             model_name=step.model,

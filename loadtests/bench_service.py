@@ -7,7 +7,7 @@ import asyncio
 from loadtests.bench_claims import claims
 from loadtests.bench_media import compositing, encoding
 from loadtests.bench_report import Row
-from orchestrator.rendering.renderer import open_renderer, weights_id
+from orchestrator.rendering.renderer import open_renderer
 from orchestrator.settings import settings
 from orchestrator.speech.tts import synthesizer
 
@@ -53,7 +53,7 @@ async def claimed_gains() -> list[Row]:
         async with open_renderer(given) as renderer:
             avatar = await renderer.avatar(None)
             measured = await claims(
-                avatar, renderer.inference, voice, weights=weights_id(given), runs=2
+                avatar, renderer.inference, voice, weights=renderer.weights, runs=2
             )
     finally:
         await voice.close()

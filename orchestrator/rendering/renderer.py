@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Final
 
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.prepare import prepare_avatar
-from orchestrator.errors import SetupError
 from orchestrator.inference import Inference, connect
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.gallery import Gallery, avatar_store
@@ -23,6 +21,8 @@ from orchestrator.rendering.video import Progress, speak_to_file
 from orchestrator.replies.sentences import Sentence
 from orchestrator.settings import Settings
 from orchestrator.speech.tts import SpeechSynthesizer, synthesizer
+
+LOG: Final = logging.getLogger("musetalk.rendering")
 
 MODEL: Final = "MuseTalk v1.5"
 
@@ -36,7 +36,7 @@ class Renderer:
         gallery: the avatars.
         voice: speaks the texts.
         batch: frames in one request, at most what the server's ``lipsync`` takes.
-        weights: identifier of the weights that the server runs.
+        weights: identifier of the weights that the server runs; empty when it says none.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Renderer:
         weights: str,
     ) -> None:
         self.inference = inference
+        self.weights = weights
         self._settings = settings
         self._gallery = gallery
         self._voice = voice
         self._batch = batch
-        self._weights = weights
 
     def avatar_names(self) -> list[str]:
         """Names of the avatars."""
@@ -147,7 +147,7 @@ class Renderer:
             options=RenderOptions(
                 fps=fps, batch=self._batch, timeout=self._settings.inference_timeout
             ),
-            provenance=Provenance(MODEL, self._weights, avatar.name, voice),
+            provenance=Provenance(MODEL, self.weights, avatar.name, voice),
             times=times,
             progress=progress,
         )
@@ -166,31 +166,20 @@ async def open_renderer(settings: Settings) -> AsyncIterator[Renderer]:
     voice = synthesizer(settings)
     try:
         async with connect(settings) as inference:
-            largest = (await inference.model_config("lipsync")).max_batch
+            served = await inference.model_config("lipsync")
+            weights = served.parameters.get("weights_id", "")
+            if not weights:
+                LOG.warning(
+                    "lipsync has no parameter weights_id: what was rendered with other "
+                    "weights cannot be told apart; build the repository again"
+                )
             yield Renderer(
                 settings,
                 inference,
                 Gallery(settings, inference, avatar_store(settings)),
                 voice,
-                batch=min(settings.batch, largest),
-                weights=await asyncio.to_thread(weights_id, settings),
+                batch=min(settings.batch, served.max_batch),
+                weights=weights,
             )
     finally:
         await voice.close()
-
-
-def weights_id(settings: Settings) -> str:
-    """Identifier of the weights: from the repository's manifest, or the address of the server.
-
-    Raises:
-        SetupError: the manifest cannot be read.
-    """
-    if settings.triton is not None:
-        return f"of the server {settings.triton}"
-    path = settings.repository / "manifest.json"
-    try:
-        return str(json.loads(path.read_text())["weights_id"])
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(
-            f"{path} cannot be read: {error}", remedy="build the repository again"
-        ) from error

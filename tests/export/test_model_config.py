@@ -35,7 +35,7 @@ CONTRACT = {
 
 
 def config(name: str) -> pb.ModelConfig:
-    return lipsync_config() if name == "lipsync" else cpu_config(MODELS[name], "auto")
+    return lipsync_config("abc") if name == "lipsync" else cpu_config(MODELS[name], "auto")
 
 
 @pytest.mark.parametrize("name", CONTRACT)
