@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     tts_model: str = "tts-1"
     tts_voice: str = "alloy"
     tts_timeout: Annotated[float, Field(gt=0)] = 30.0
+    tts_fallback: bool = True
+    tts_fallback_after: Annotated[float, Field(gt=0)] = 5.0
     max_text_chars: Annotated[int, Field(gt=0)] = 5000
     max_audio_seconds: Annotated[float, Field(gt=0)] = 600.0
     max_audio_bytes: Annotated[int, Field(gt=0)] = 200 * 1024 * 1024

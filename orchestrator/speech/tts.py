@@ -64,17 +64,37 @@ class SpeechSynthesizer(Protocol):
 def synthesizer(settings: Settings) -> SpeechSynthesizer:
     """The engine that the settings ask for; nothing is started before it first speaks.
 
+    Where the other engine can be used too, and ``tts_fallback`` allows it, it speaks the
+    sentences that the chosen one cannot begin: see ``FallbackSynthesizer``.
+
     Raises:
         SetupError: the engine is not installed, or its voice or key is missing.
     """
-    if settings.tts == "piper":
-        from orchestrator.speech.piper import PiperSynthesizer, find_voice
+    engines = {"piper": _piper, "openai": _openai}
+    chosen = engines.pop(settings.tts)(settings)
+    (other,) = engines.values()
+    if not settings.tts_fallback:
+        return chosen
+    try:
+        second = other(settings)
+    except SetupError:
+        return chosen
+    from orchestrator.speech.fallback import FallbackSynthesizer
 
-        return PiperSynthesizer(
-            find_voice(settings.piper_voice),
-            timeout=settings.tts_timeout,
-            max_chars=settings.max_text_chars,
-        )
+    return FallbackSynthesizer(chosen, second, patience=settings.tts_fallback_after)
+
+
+def _piper(settings: Settings) -> SpeechSynthesizer:
+    from orchestrator.speech.piper import PiperSynthesizer, find_voice
+
+    return PiperSynthesizer(
+        find_voice(settings.piper_voice),
+        timeout=settings.tts_timeout,
+        max_chars=settings.max_text_chars,
+    )
+
+
+def _openai(settings: Settings) -> SpeechSynthesizer:
     from orchestrator.speech.openai_speech import OpenAISynthesizer
 
     if settings.tts_api_key is None and settings.tts_base_url is None:
