@@ -88,7 +88,7 @@ class Text:
         total = sum(len(sentence.text) for sentence in self.sentences)
         for sentence in self.sentences:
             with times.measure("speech"):
-                pcm, sound = await _synthesize(synthesizer, sentence.text)
+                pcm, sound = await synthesize(synthesizer, sentence.text)
             yield Utterance(pcm, sound, sentence.pause, len(sentence.text) / total)
 
 
@@ -124,11 +124,25 @@ async def read_recording(source: Path | bytes, settings: Settings) -> Recording:
     return Recording(pcm, sound)
 
 
-async def _synthesize(synthesizer: SpeechSynthesizer, text: str) -> tuple[I16, I16]:
-    """Speak one sentence: the same sound at 16 kHz and at ``AUDIO_RATE``."""
+async def synthesize(
+    synthesizer: SpeechSynthesizer, text: str, language: str | None = None
+) -> tuple[I16, I16]:
+    """Speak one sentence.
+
+    Args:
+        synthesizer: the voice.
+        text: the sentence.
+        language: ISO 639 code, where the voice has a choice.
+
+    Returns:
+        The same sound at 16 kHz and at ``AUDIO_RATE``.
+
+    Raises:
+        MuseTalkError: the voice failed or said nothing.
+    """
     pieces: list[I16] = []
     rate = SAMPLE_RATE
-    async with aclosing(synthesizer.synthesize(text)) as chunks:
+    async with aclosing(synthesizer.synthesize(text, language=language)) as chunks:
         async for chunk in chunks:
             pieces.append(chunk.pcm)
             rate = chunk.rate
