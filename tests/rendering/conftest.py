@@ -243,5 +243,4 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "shape": np.array([1, 8, 32, 32], np.int64),
         },
     )
-    (path / "manifest.json").write_text('{"weights_id": "hand-made"}')
     return path
