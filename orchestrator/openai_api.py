@@ -14,8 +14,6 @@ _OPENAI: Final = "https://api.openai.com/v1"
 _CONNECT_SECONDS: Final = 5.0
 _NO_KEY: Final = "none"
 _WORDS: Final = 200
-_TEXT_TYPES: Final = ("text/", "application/json", "application/xml", "application/problem")
-_REFUSED: Final = frozenset({401, 403, 404})
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Endpoint:
         base_url: of the API, up to and with ``/v1``; None is OpenAI's own.
         api_key: None for servers that want none; the environment's OPENAI_API_KEY is not read,
             so that it is never sent to somebody else's server.
+        unsuitable: HTTP statuses that mean wrong settings and not a wrong request.
     """
 
     role: str
@@ -36,6 +35,7 @@ class Endpoint:
     failure: type[MuseTalkError]
     base_url: str | None
     api_key: str | None
+    unsuitable: frozenset[int] = frozenset({404, 405, 410})
 
     @property
     def url(self) -> str:
@@ -74,9 +74,9 @@ class Endpoint:
             )
         if isinstance(error, openai.APIStatusError):
             words = self._words(error.message)
-            if error.status_code == 404:
+            if error.status_code in self.unsuitable:
                 return SetupError(
-                    f"the {self.role} at {self.url} does not know what is asked for: {words}",
+                    f"the {self.role} at {self.url} refuses what is asked for: {words}",
                     remedy=f"check {self.variables}_BASE_URL and {self.variables}_MODEL",
                 )
             return self.failure(

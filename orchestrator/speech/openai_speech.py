@@ -13,18 +13,18 @@ from typing import Final
 import numpy as np
 import openai
 
-from orchestrator.errors import MuseTalkError, SetupError, SpeechError
+from orchestrator.errors import MuseTalkError, SpeechError
+from orchestrator.openai_api import Endpoint
 from orchestrator.speech.text import speakable
 from orchestrator.speech.tts import SpeechChunk
 
 RATE: Final = 24_000
 """Samples a second of the ``pcm`` format."""
 
-_OPENAI: Final = "https://api.openai.com/v1"
 _CHUNK_BYTES: Final = RATE // 10 * 2
-_CONNECT_SECONDS: Final = 5.0
 _RETRIES: Final = 1
-_NO_KEY: Final = "none"
+# A text that it could not speak is never sent: any refusal is of the model or the voice.
+_UNSUITABLE: Final = frozenset({400, 404, 405, 410, 422})
 
 # No voice takes a second for each character: a server that sends more does not stop by itself.
 _SPARE_SECONDS: Final = 30.0
@@ -61,13 +61,10 @@ class OpenAISynthesizer:
         self._voice = voice
         self._timeout = timeout
         self._max_chars = max_chars
-        self._url = base_url or _OPENAI
-        self._client = openai.AsyncOpenAI(
-            base_url=self._url,
-            api_key=api_key or _NO_KEY,
-            timeout=openai.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout)),
-            max_retries=_RETRIES,
+        self._endpoint = Endpoint(
+            "speech server", "MUSETALK_TTS", SpeechError, base_url, api_key, unsuitable=_UNSUITABLE
         )
+        self._client = self._endpoint.client(timeout, retries=_RETRIES)
 
     @property
     def name(self) -> str:
@@ -132,32 +129,9 @@ class OpenAISynthesizer:
 
     def _explain(self, error: openai.APIError) -> MuseTalkError:
         """Which of our errors it is: what the operator must change, or what may pass."""
-        if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
-            return SetupError(
-                f"{self._url} refuses the key for speech", remedy="check MUSETALK_TTS_API_KEY"
-            )
-        if isinstance(error, openai.RateLimitError):
-            if error.code == "insufficient_quota":
-                return SetupError(
-                    f"the account at {self._url} has no credit left", remedy="check its billing"
-                )
-            return SpeechError(f"{self._url} takes no more speech requests now")
-        if isinstance(error, openai.APIStatusError):
-            words = " ".join(error.message.split())[:200]
-            if error.status_code < 500:
-                return SetupError(
-                    f"{self._url} refuses to speak: {words}",
-                    remedy="check MUSETALK_TTS_BASE_URL, MUSETALK_TTS_MODEL, MUSETALK_TTS_VOICE",
-                )
-            return SpeechError(f"the speech server failed: {words}")
         if isinstance(error, openai.APITimeoutError):
             return self._silence()
-        if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__ or error
-            return SpeechError(
-                f"{self._url} cannot be reached: {cause}", remedy="check MUSETALK_TTS_BASE_URL"
-            )
-        return SpeechError(f"the speech was cut off: {error}")
+        return self._endpoint.explain(error)
 
     def _silence(self) -> SpeechError:
         return SpeechError(f"the speech server sent nothing for {self._timeout:g} s")

@@ -147,7 +147,7 @@ ERRORS = [
     (403, {"error": {"message": "no"}}, SetupError, "refuses the key"),
     (404, {"error": {"message": "model m not found"}}, SetupError, "model m not found"),
     (400, {"error": {"message": "unknown\n voice v"}}, SetupError, "unknown voice v"),
-    (429, {"error": {"message": "slow down", "code": "rate"}}, SpeechError, "no more speech"),
+    (429, {"error": {"message": "slow down", "code": "rate"}}, SpeechError, "no more requests"),
     (429, {"error": {"code": "insufficient_quota", "message": "pay"}}, SetupError, "no credit"),
     (500, {"error": {"message": "oops"}}, SpeechError, "failed"),
     (503, "<html>busy</html>", SpeechError, "failed"),
