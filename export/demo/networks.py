@@ -27,9 +27,9 @@ UNET: dict[str, Any] = {
 }
 VAE: dict[str, Any] = {
     "encoder_block_out_channels": [16, 16, 16, 16],
-    "decoder_block_out_channels": [32, 32, 32, 32],
+    "decoder_block_out_channels": [16, 16, 16, 16],
     "num_encoder_blocks": [1, 2, 2, 2],
-    "num_decoder_blocks": [2, 2, 2, 1],
+    "num_decoder_blocks": [3, 3, 2, 1],
     "latent_channels": 4,
 }
 
