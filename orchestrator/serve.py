@@ -13,12 +13,16 @@ from typing import Final
 
 import uvicorn
 
+from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
+from orchestrator.logs import setup_logging
 from orchestrator.rendering.renderer import open_renderer
+from orchestrator.sessions.registry import open_sessions
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
+from orchestrator.tracing import setup_tracing, stop_tracing
 
 LOG: Final = logging.getLogger("musetalk.serve")
 
@@ -40,12 +44,16 @@ def serve(settings: Settings) -> int:
 
     Raises:
         UsageError: the host is not loopback.
-        SetupError: the port is taken.
+        SetupError: the port is taken, or traces are asked for and cannot be made.
         MuseTalkError: Triton could not be started; the message says why.
     """
     check_loopback(settings.host)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(_serve(settings))
+    setup_logging(settings)
+    setup_tracing(settings)
+    try:
+        asyncio.run(_serve(settings))
+    finally:
+        stop_tracing()
     return 0
 
 
@@ -79,13 +87,15 @@ async def _serve(settings: Settings) -> None:
     telemetry = Telemetry()
     service = Service(settings, telemetry, Admission(settings.max_renders, telemetry))
     config = uvicorn.Config(
-        create_app(service),
+        live.attach(service, create_app(service)),
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
         limit_concurrency=_CONNECTIONS,
+        ws_max_size=live.MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # media is compressed already
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = _Server(config)
@@ -114,12 +124,16 @@ async def _serve(settings: Settings) -> None:
 
 async def _hold_renderer(service: Service, address: str, drained: asyncio.Event) -> None:
     """Keep Triton running for the service until its last request is answered."""
-    async with open_renderer(service.settings) as renderer:
+    settings = service.settings
+    async with (
+        open_renderer(settings) as renderer,
+        open_sessions(settings, renderer, service.telemetry) as sessions,
+    ):
         try:
             await renderer.warm_up()
         except MuseTalkError as error:
             LOG.warning("the first video may be late or fail: %s", error)
-        service.renderer = renderer
+        service.renderer, service.sessions = renderer, sessions
         LOG.info("ready: open %s in a browser", address)
         await drained.wait()
 

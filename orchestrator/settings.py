@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     batch: Annotated[int, Field(ge=1, le=64)] = 8
     max_renders: Annotated[int, Field(ge=1, le=64)] = 2
 
+    # Live sessions
+    max_sessions: Annotated[int, Field(ge=1)] = 64
+    max_talkers: Annotated[float, Field(gt=0)] = 2.0
+
     # What can be seen from outside
     log_format: Literal["text", "json"] = "text"
     debug_timing: bool = False

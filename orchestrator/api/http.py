@@ -30,6 +30,7 @@ from orchestrator.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from orchestrator.rendering.renderer import Renderer
+    from orchestrator.sessions.registry import Sessions
 
 LOG: Final = logging.getLogger("musetalk.api")
 
@@ -48,12 +49,14 @@ class Service:
         telemetry: metrics.
         admission: places for renders.
         renderer: renders; set when Triton answers.
+        sessions: live ones; set with it.
     """
 
     settings: Settings
     telemetry: Telemetry
     admission: Admission
     renderer: Renderer | None = None
+    sessions: Sessions | None = None
 
     def require_renderer(self) -> Renderer:
         """The renderer.

@@ -56,7 +56,7 @@ class Gate:
             await send(message)
 
         try:
-            if self._is_foreign(headers):
+            if is_foreign(headers.get("host", ""), headers.get("origin")):
                 refusal = problem(
                     Request(scope),
                     403,
@@ -78,9 +78,14 @@ class Gate:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._telemetry.http_requests.labels(method, route, str(status)).inc()
 
-    @staticmethod
-    def _is_foreign(headers: Headers) -> bool:
-        origin = headers.get("origin")
-        if origin is not None and not _LOCAL_HOST.fullmatch(origin.partition("://")[2]):
-            return True
-        return not _LOCAL_HOST.fullmatch(headers.get("host", ""))
+
+def is_foreign(host: str, origin: str | None) -> bool:
+    """Whether a request comes from somebody else's web page.
+
+    Args:
+        host: header ``Host``; a foreign one after DNS rebinding.
+        origin: header ``Origin``, if there is one.
+    """
+    if origin is not None and not _LOCAL_HOST.fullmatch(origin.partition("://")[2]):
+        return True
+    return not _LOCAL_HOST.fullmatch(host)

@@ -56,6 +56,11 @@ class Renderer:
         self._voice = voice
         self._batch = batch
 
+    @property
+    def voice(self) -> SpeechSynthesizer:
+        """Speaks the texts."""
+        return self._voice
+
     def avatar_names(self) -> list[str]:
         """Names of the avatars."""
         return self._gallery.names()

@@ -52,6 +52,10 @@ class SpeechFeatures:
         """F16[n,50,384] of some frames, before positional encoding."""
         return gather(self._hidden, self._indices[frames])
 
+    def part(self, start: int, stop: int) -> SpeechFeatures:
+        """The input of the frames from ``start`` to before ``stop``."""
+        return SpeechFeatures(self._hidden, self._indices[start:stop])
+
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:

@@ -1,0 +1,328 @@
+"""Live sessions over Socket.IO: the events of a viewer, and what it gets.
+
+Nothing that a client sends is trusted: each payload is parsed, sizes and rates are limited, and
+every answer to an event says whether it worked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import socketio  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.api.middleware import is_foreign
+from orchestrator.api.problems import RETRY_AFTER_SECONDS
+from orchestrator.errors import (
+    DeadlineError,
+    MuseTalkError,
+    OverloadedError,
+    UnavailableError,
+    UsageError,
+)
+from orchestrator.rendering.tasks import end, within
+from orchestrator.sessions.registry import JoinRequest, Sessions
+from orchestrator.sessions.session import Session, describe
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from orchestrator.api.http import Service
+    from orchestrator.sessions.outbox import MediaMessage
+
+LOG: Final = logging.getLogger("musetalk.live")
+
+MAX_AUDIO_BYTES: Final = 64 * 1024
+"""Of one ``speech`` event: two seconds."""
+
+MAX_MESSAGE_BYTES: Final = 80 * 1024
+"""Of one message of a client."""
+
+_EVENTS_WAITING: Final = 16
+_OUTGOING: Final = 256
+_JOIN_SECONDS: Final = 120.0
+_COMMAND_SECONDS: Final = 20.0
+_PING_SECONDS: Final = 10
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Join(_Payload):
+    avatar: Annotated[str, Field(max_length=100)] | None = None
+    voice: Annotated[str, Field(max_length=100)] | None = None
+    profile: Annotated[str, Field(max_length=20)] | None = None
+    language: Annotated[str, Field(max_length=20)] | None = None
+    session: Annotated[str, Field(max_length=100)] | None = None
+    token: Annotated[str, Field(max_length=100)] | None = None
+    last_sequence: Annotated[int, Field(ge=0)] | None = None
+
+
+class _Text(_Payload):
+    text: Annotated[str, Field(min_length=1)]
+
+
+class _Speech(_Payload):
+    audio: Annotated[bytes, Field(max_length=MAX_AUDIO_BYTES)]
+    final: bool = False
+
+
+class _Nothing(_Payload):
+    pass
+
+
+class _Playhead(_Payload):
+    time: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    buffered: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class Connection:
+    """One viewer's Socket.IO connection, as a ``sessions.session.Client``.
+
+    Args:
+        server: the Socket.IO server.
+        sid: of the connection.
+    """
+
+    def __init__(self, server: socketio.AsyncServer, sid: str) -> None:
+        self.session: Session | None = None
+        self.order = asyncio.Lock()
+        self.waiting = 0
+        self.opened = asyncio.Event()
+        """Set when the answer to ``join`` is on its way: media comes after it."""
+        self.sid = sid
+        self._server = server
+        self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]] | MediaMessage | None]
+        self._outgoing = asyncio.Queue(_OUTGOING)
+        self._task = asyncio.create_task(self._deliver(), name=f"client-{sid}")
+
+    def emit(self, event: str, payload: dict[str, Any]) -> None:
+        """Send an event."""
+        self._put((event, payload))
+
+    def media(self, message: MediaMessage) -> None:
+        """Send media."""
+        self._put(message)
+
+    def hang_up(self) -> None:
+        """Close the connection, after what is on its way."""
+        self.opened.set()
+        self._put(None)
+
+    async def close(self) -> None:
+        """The connection is gone."""
+        await end(self._task)
+
+    def _put(self, item: tuple[str, dict[str, Any]] | MediaMessage | None) -> None:
+        try:
+            self._outgoing.put_nowait(item)
+        except asyncio.QueueFull:
+            # Whoever does not read gets nothing more.
+            while not self._outgoing.empty():
+                self._outgoing.get_nowait()
+            self._outgoing.put_nowait(None)
+
+    async def _deliver(self) -> None:
+        await self.opened.wait()
+        while (item := await self._outgoing.get()) is not None:
+            if isinstance(item, tuple):
+                await self._server.emit(*item, to=self.sid)
+                continue
+            session, sequence = self.session, item.sequence
+
+            def received(*_: object, session: Session | None = session, n: int = sequence) -> None:
+                if session is not None and session.client is self:
+                    session.confirm(n)
+
+            await self._server.emit("media", asdict(item), to=self.sid, callback=received)
+        await self._server.disconnect(self.sid)
+
+
+Action = Callable[[Connection, Sessions, Any], Awaitable[dict[str, Any]]]
+
+
+def attach(service: Service, app: ASGIApp) -> ASGIApp:
+    """Serve live sessions on ``/socket.io`` beside an application.
+
+    Args:
+        service: its ``sessions`` may be set later.
+        app: gets everything else.
+    """
+    server = socketio.AsyncServer(
+        async_mode="asgi",
+        transports=["websocket"],
+        http_compression=False,
+        max_http_buffer_size=MAX_MESSAGE_BYTES,
+        ping_interval=_PING_SECONDS,
+        ping_timeout=_PING_SECONDS,
+    )
+    Events(service, server).register()
+    both: ASGIApp = socketio.ASGIApp(server, other_asgi_app=app)
+    return both
+
+
+class Events:
+    """What happens at each event of a client.
+
+    Args:
+        service: has the sessions.
+        server: the Socket.IO server.
+    """
+
+    def __init__(self, service: Service, server: socketio.AsyncServer) -> None:
+        self._service = service
+        self._server = server
+        self._connections: dict[str, Connection] = {}
+
+    def register(self) -> None:
+        """Connect the events."""
+        self._server.on("connect", self._connect)
+        self._server.on("disconnect", self._disconnect)
+        self._server.on("playhead", self._playhead)
+        for event, payload, seconds, action in (
+            ("join", _Join, _JOIN_SECONDS, self._join),
+            ("leave", _Nothing, _COMMAND_SECONDS, self._leave),
+            ("say", _Text, _COMMAND_SECONDS, self._say),
+            ("ask", _Text, _COMMAND_SECONDS, self._ask),
+            ("speech", _Speech, _COMMAND_SECONDS, self._speech),
+            ("interrupt", _Nothing, _COMMAND_SECONDS, self._interrupt),
+        ):
+            self._server.on(event, self._handler(payload, seconds, action))
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        if is_foreign(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")):
+            raise socketio.exceptions.ConnectionRefusedError("foreign_host")
+        self._connections[sid] = Connection(self._server, sid)
+
+    async def _disconnect(self, sid: str, reason: object = None) -> None:
+        connection = self._connections.pop(sid, None)
+        if connection is None:
+            return
+        if connection.session is not None:
+            connection.session.detach(connection)
+        await connection.close()
+
+    async def _playhead(self, sid: str, *args: object) -> None:
+        connection = self._connections.get(sid)
+        if connection is None or connection.session is None:
+            return
+        try:
+            reported = _Playhead.model_validate(args[0] if args else {})
+        except ValidationError:
+            return
+        connection.session.playhead(reported.time)
+
+    def _handler(
+        self, kind: type[_Payload], seconds: float, action: Action
+    ) -> Callable[..., Awaitable[dict[str, Any]]]:
+        async def handle(sid: str, *args: object) -> dict[str, Any]:
+            connection = self._connections.get(sid)
+            sessions = self._service.sessions
+            try:
+                if connection is None or sessions is None:
+                    raise UnavailableError("the service is starting", remedy="try again soon")
+                if connection.waiting >= _EVENTS_WAITING:
+                    raise OverloadedError("too many events at once", remedy="wait for the answers")
+                payload = kind.model_validate(args[0] if args else {})
+                connection.waiting += 1
+                try:
+                    async with connection.order:
+                        answer = await within(action(connection, sessions, payload), seconds)
+                finally:
+                    connection.waiting -= 1
+                return {"ok": True, **answer}
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "payload"
+                return self._refusal(UsageError(f"{where}: {first['msg']}"))
+            except MuseTalkError as error:
+                return self._refusal(error)
+            except TimeoutError:
+                return self._refusal(DeadlineError(f"no answer within {seconds:.0f} s"))
+            except Exception:
+                LOG.exception("connection %s: unforeseen error", sid)
+                return self._refusal(MuseTalkError("an unforeseen error; the log has it"))
+
+        return handle
+
+    def _refusal(self, error: MuseTalkError) -> dict[str, Any]:
+        content = describe(error)
+        if isinstance(error, OverloadedError) and self._service.sessions is not None:
+            content["retry_after"] = self._service.sessions.retry_after
+        elif error.retryable:
+            content["retry_after"] = RETRY_AFTER_SECONDS
+        return {"ok": False, "error": content}
+
+    async def _join(
+        self, connection: Connection, sessions: Sessions, payload: _Join
+    ) -> dict[str, Any]:
+        if connection.session is not None:
+            connection.session.detach(connection)
+            connection.session = None
+        joined = await sessions.join(JoinRequest(**payload.model_dump()), connection)
+        session = joined.session
+        connection.session = session
+        if self._connections.get(connection.sid) is not connection:
+            session.detach(connection)  # it left while the session was made
+        connection.opened.set()
+        return {
+            "session": session.id,
+            "token": joined.token,
+            "resumed": joined.resumed,
+            "continued": joined.continued,
+            "avatar": session.avatar.name,
+            "profile": session.profile.name,
+            "fps": session.profile.fps,
+            "width": session.avatar.width,
+            "height": session.avatar.height,
+            "mime": session.mime,
+            "live_responder": sessions.live_responder,
+            "generated_notice": True,
+        }
+
+    async def _leave(
+        self, connection: Connection, sessions: Sessions, payload: _Nothing
+    ) -> dict[str, Any]:
+        session, connection.session = _joined(connection), None
+        session.detach(connection)
+        await sessions.leave(session)
+        return {}
+
+    async def _say(
+        self, connection: Connection, sessions: Sessions, payload: _Text
+    ) -> dict[str, Any]:
+        return {"turn": await _joined(connection).say(payload.text)}
+
+    async def _ask(
+        self, connection: Connection, sessions: Sessions, payload: _Text
+    ) -> dict[str, Any]:
+        return {"turn": await _joined(connection).ask(payload.text)}
+
+    async def _speech(
+        self, connection: Connection, sessions: Sessions, payload: _Speech
+    ) -> dict[str, Any]:
+        turn = await _joined(connection).speech(payload.audio, final=payload.final)
+        return {"turn": turn}
+
+    async def _interrupt(
+        self, connection: Connection, sessions: Sessions, payload: _Nothing
+    ) -> dict[str, Any]:
+        await _joined(connection).interrupt()
+        return {}
+
+
+def _joined(connection: Connection) -> Session:
+    """The session of a connection.
+
+    Raises:
+        UsageError: it has not joined one, or the session went to another connection.
+    """
+    session = connection.session
+    if session is None or session.client is not connection:
+        raise UsageError("this connection has no session", remedy="join first")
+    return session

@@ -1,0 +1,406 @@
+"""One session's media over time: idle pictures, speech when there is some, never too far ahead.
+
+One task makes all media, so that the timeline has one author. It takes pieces of speech from the
+turn as the viewer's player gets near them, and idle media when there is nothing to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import MuseTalkError
+from orchestrator.rendering.tasks import end, within
+from orchestrator.sessions.outbox import MediaMessage, Outbox
+from orchestrator.sessions.playhead import Playhead
+
+if TYPE_CHECKING:
+    from orchestrator.rendering.live import Fragment
+
+U8 = npt.NDArray[np.uint8]
+I16 = npt.NDArray[np.int16]
+
+AHEAD: Final = 1.2
+"""Seconds of speech at most that are made before they are shown, beside one piece."""
+
+DEPTH: Final = 2
+"""Pieces of speech that wait to be encoded."""
+
+GUARD: Final = 0.15
+"""Seconds between a cut and the moment that is shown: the next fragment must get there."""
+
+_IDLE_AHEAD: Final = 0.6
+_SPEECH_AHEAD: Final = 0.1
+_DUE_BEFORE: Final = 0.2
+_FIRST_LEAD: Final = 0.35
+_MEDIA_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 1.0
+_RECOVER_SECONDS: Final = 0.2
+_FAILURES: Final = 5
+
+
+class Media(Protocol):
+    """What this module asks of ``rendering.live.LiveMedia``."""
+
+    init: bytes
+
+    @property
+    def end(self) -> float:
+        """Length of the timeline so far, in seconds."""
+        ...
+
+    def idle(self) -> Fragment:
+        """The next idle fragment."""
+        ...
+
+    async def begin_turn(self) -> None:
+        """Speech comes next."""
+        ...
+
+    async def speech(self, frames: Sequence[U8], sound: I16, last: bool = False) -> list[Fragment]:
+        """Frames and their sound to fragments."""
+        ...
+
+    async def end_turn(self) -> list[Fragment]:
+        """The rest of the speech."""
+        ...
+
+    async def cut(self, at: float) -> float:
+        """End the timeline at ``at`` or soon after; returns where."""
+        ...
+
+    async def close(self) -> None:
+        """End processes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames to show next.
+
+    Attributes:
+        frames: each U8[H,W,3] BGR, on the session's frame grid.
+        sound: I16[S] at 48 kHz, exactly as long as the frames.
+        begins: called with the position in seconds at which the first of them will show, when
+            it is the first of a sentence.
+        encoded: called with the seconds of media that it was, and that encoding it took.
+    """
+
+    frames: Sequence[U8]
+    sound: I16
+    begins: Callable[[float], None] | None
+    encoded: Callable[[float, float], None]
+
+
+class Playout:
+    """Makes and sends the media of one session.
+
+    Args:
+        media: the timeline.
+        fps: of its frame grid.
+        send: sends a message to the client, if there is one.
+        flush: tells the client to drop what it has from a position on.
+    """
+
+    def __init__(
+        self,
+        media: Media,
+        fps: int,
+        *,
+        send: Callable[[MediaMessage], None],
+        flush: Callable[[float], None],
+    ) -> None:
+        self.playhead = Playhead()
+        self.outbox = Outbox()
+        self._media = media
+        self._fps = fps
+        self._send = send
+        self._flush = flush
+        self._pieces: deque[Piece] = deque()
+        self._speaking = False
+        self._finishing = False
+        self._planned = 0
+        """Frame of the grid that the next piece was rendered for."""
+        self._asked_place: float | None = None
+        self._lead = _FIRST_LEAD
+        self._speech_end = 0.0
+        self._sent_end = 0.0
+        self._connected = False
+        self._cut: asyncio.Future[float] | None = None
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._clock = asyncio.get_running_loop().time
+        self._failure: Exception | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to make media; it is sent when a client is connected."""
+        self._task = asyncio.create_task(self._run(), name="playout")
+
+    async def close(self) -> None:
+        """Stop, and close the media."""
+        if self._task is not None:
+            await end(self._task)
+        if self._cut is not None and not self._cut.done():
+            self._cut.cancel()
+        await self._media.close()
+
+    @property
+    def position(self) -> float:
+        """Where the viewer's player is, in seconds."""
+        return self.playhead.now(self._clock())
+
+    @property
+    def broken(self) -> bool:
+        """Whether making media failed for good."""
+        return self._task is not None and self._task.done()
+
+    # The client
+
+    def resumable(self, last_sequence: int) -> bool:
+        """Whether a client that has all messages up to a number can go on from there."""
+        return self.outbox.reaches(last_sequence)
+
+    def connect(self, last_sequence: int | None) -> bool:
+        """A client is there.
+
+        Args:
+            last_sequence: number of the last message that it has; None: it has nothing.
+
+        Returns:
+            Whether it goes on where it was; otherwise it gets a new ``init``.
+        """
+        resumed = last_sequence is not None and self.outbox.reaches(last_sequence)
+        if last_sequence is not None and resumed:
+            self.outbox.resume(last_sequence)
+        else:
+            self.outbox.clear()
+            self.outbox.push("init", self._media.init)
+            self.playhead.restart(self._media.end)
+            self._sent_end = self._media.end
+        self._connected = True
+        self._wake.set()
+        return resumed
+
+    def disconnect(self) -> None:
+        """The client is gone: nothing is made any more but what fits in the queues."""
+        self._connected = False
+
+    def confirm(self, sequence: int) -> None:
+        """The client has a message."""
+        self.outbox.confirm(sequence)
+        self._wake.set()
+
+    def report(self, position: float) -> None:
+        """The client says where its player is, in seconds."""
+        self.playhead.report(position, self._clock())
+        self._wake.set()
+
+    # The turn
+
+    def place(self) -> int:
+        """Frame of the grid at which the next sentence is likely to show."""
+        if not self._speaking and not self._pieces:
+            now = self._clock()
+            position = min(self.playhead.now(now) + self._lead, self._media.end)
+            self._planned = round(position * self._fps)
+            self._asked_place = now
+        return self._planned
+
+    def due(self, frame: int) -> float | None:
+        """Moment at which a frame must be here to be shown in time.
+
+        Args:
+            frame: of the grid, counted from what ``place`` said.
+
+        Returns:
+            On the event loop's clock; None while its sentence has not begun to show: it waits.
+        """
+        if not self._speaking:
+            return None
+        first = self._planned - sum(len(piece.frames) for piece in self._pieces)
+        position = self._speech_end + (frame - first) / self._fps
+        return self.playhead.when(position, self._clock()) - _DUE_BEFORE
+
+    async def put(self, piece: Piece) -> None:
+        """Hand over what shows next; waits while the player is too far behind.
+
+        Raises:
+            MuseTalkError: the media could not be made; the turn is over.
+        """
+        await self._until(lambda: len(self._pieces) < DEPTH)
+        self._pieces.append(piece)
+        self._planned += len(piece.frames)
+        self._wake.set()
+
+    async def finish(self) -> float:
+        """Wait until all pieces are media.
+
+        Returns:
+            The end of the speech on the timeline, in seconds.
+
+        Raises:
+            MuseTalkError: the media could not be made.
+        """
+        self._finishing = True
+        self._wake.set()
+        await self._until(lambda: not self._pieces and not self._speaking)
+        self._finishing = False
+        return self._speech_end
+
+    async def played(self, position: float) -> None:
+        """Wait until the viewer has seen the timeline up to a position, in seconds."""
+        left = position - self.playhead.now(self._clock())
+        while left > 0:
+            await asyncio.sleep(min(max(left, 0.02), _POLL_SECONDS))  # reports may move it
+            left = position - self.playhead.now(self._clock())
+
+    async def interrupt(self) -> float:
+        """Drop all speech that the viewer has not seen yet.
+
+        Returns:
+            Position in seconds up to which it is seen.
+        """
+        if self._cut is None:
+            self._cut = asyncio.get_running_loop().create_future()
+        self._wake.set()
+        return await asyncio.shield(self._cut)
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        while True:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            if ready():
+                return
+            self._room.clear()
+            await self._room.wait()
+
+    # The task
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                pause = await self._step()
+                failures = 0
+            except (MuseTalkError, OSError, TimeoutError) as error:
+                failures += 1
+                if failures > _FAILURES:
+                    raise
+                await self._recover(error)
+                continue
+            if pause:
+                with contextlib.suppress(TimeoutError):
+                    await within(self._wake.wait(), pause)
+
+    async def _step(self) -> float:
+        """Do the next thing; returns seconds to wait, unless woken, before the one after."""
+        if self._cut is not None:
+            await self._interrupt(self._cut)
+            return 0
+        if not self._connected:
+            return _POLL_SECONDS
+        if (message := self.outbox.take()) is not None:
+            self._send(message)
+            if message.duration:
+                self._sent_end = max(self._sent_end, message.end)
+                self.playhead.sent(message.start, message.end, self._clock())
+            return 0
+        if len(self.outbox):
+            return _POLL_SECONDS  # until the client confirms
+        ahead = self._media.end - self.playhead.now(self._clock())
+        if self._pieces and ahead < AHEAD:
+            await self._speak(self._pieces.popleft())
+            return 0
+        if self._speaking and self._finishing and not self._pieces:
+            await self._end_speech()
+            return 0
+        low = _SPEECH_AHEAD if self._speaking else _IDLE_AHEAD
+        if ahead < low:
+            if self._speaking:
+                await self._end_speech()
+            else:
+                self._push([self._media.idle()])
+            return 0
+        return max(0.005, ahead - (AHEAD if self._pieces else low))
+
+    async def _speak(self, piece: Piece) -> None:
+        if not self._speaking:
+            now = self._clock()
+            waiting = sum(len(other.frames) for other in self._pieces)
+            planned = (self._planned - waiting - len(piece.frames)) / self._fps
+            at = max(self.playhead.now(now) + GUARD, planned)
+            await self._cut_at(at)
+            if self._asked_place is not None:
+                took = now - self._asked_place + GUARD
+                self._lead += 0.3 * (took - self._lead)
+                self._asked_place = None
+            await within(self._media.begin_turn(), _MEDIA_SECONDS)
+            self._speaking = True
+            self._speech_end = self._media.end
+        if piece.begins is not None:
+            piece.begins(self._speech_end)
+        began = self._clock()
+        fragments = await within(self._media.speech(piece.frames, piece.sound), _MEDIA_SECONDS)
+        seconds = len(piece.frames) / self._fps
+        self._speech_end += seconds
+        self._push(fragments)
+        piece.encoded(seconds, self._clock() - began)
+        self._room.set()
+
+    async def _end_speech(self) -> None:
+        self._speaking = False
+        self._push(await within(self._media.end_turn(), _MEDIA_SECONDS))
+        self._room.set()
+
+    async def _interrupt(self, answer: asyncio.Future[float]) -> None:
+        self._pieces.clear()
+        self._finishing = False
+        position = self.playhead.now(self._clock()) + GUARD
+        if self._speaking or self._speech_end > position:
+            position = await self._cut_at(position)
+            self._speech_end = min(self._speech_end, position)
+        self._speaking = False
+        self._cut = None
+        self._room.set()
+        if not answer.done():
+            answer.set_result(position)
+
+    async def _cut_at(self, position: float) -> float:
+        """Let the timeline go on from ``position``, or from what the client has if that is less."""
+        position = min(position, self._sent_end, self._media.end)
+        if not self._speaking and self._media.end - position < 0.5 / self._fps:
+            return self._media.end
+        position = await within(self._media.cut(position), _MEDIA_SECONDS)
+        self.outbox.drop_from(position)
+        if self._sent_end > position:
+            self._sent_end = position
+            self.playhead.flushed(position)
+            self._flush(position)
+        return position
+
+    async def _recover(self, error: Exception) -> None:
+        """After a failure: no speech, and a timeline that goes on."""
+        self._failure = error
+        self._pieces.clear()
+        self._speaking = self._finishing = False
+        if self._cut is not None:
+            self._cut.set_result(self._media.end)
+            self._cut = None
+        self._room.set()
+        with contextlib.suppress(MuseTalkError, OSError, TimeoutError):
+            await within(self._media.cut(self._media.end), _MEDIA_SECONDS)
+        await asyncio.sleep(_RECOVER_SECONDS)
+
+    def _push(self, fragments: Sequence[Fragment]) -> None:
+        for fragment in fragments:
+            self.outbox.push(fragment.kind, fragment.data, fragment.start, fragment.duration)

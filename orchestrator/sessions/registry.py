@@ -1,0 +1,255 @@
+"""All sessions of this process: who may join, who comes back, who has left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.errors import NotFoundError, OverloadedError, UsageError
+from orchestrator.rendering.tasks import end
+from orchestrator.replies.responder import LANGUAGES, responder
+from orchestrator.sessions.conversation import (
+    Conversation,
+    Conversations,
+    MemoryConversations,
+    hash_token,
+)
+from orchestrator.sessions.profiles import Profile, find_profile
+from orchestrator.sessions.schedule import Scheduler
+from orchestrator.sessions.session import Client, Session, Shared
+from orchestrator.sessions.talkers import Talkers
+
+if TYPE_CHECKING:
+    from orchestrator.avatars.avatar import Avatar
+    from orchestrator.rendering.live import LiveMedia
+    from orchestrator.rendering.renderer import Renderer
+    from orchestrator.settings import Settings
+    from orchestrator.telemetry import Telemetry
+
+LOG: Final = logging.getLogger("musetalk.sessions")
+
+RESUME_SECONDS: Final = 30.0
+"""For how long a session waits for a client that is gone."""
+
+_SWEEP_SECONDS: Final = 1.0
+
+MakeMedia = Callable[["Avatar", Profile], Awaitable["LiveMedia"]]
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """What a client asks for; None takes the default."""
+
+    avatar: str | None = None
+    voice: str | None = None
+    profile: str | None = None
+    language: str | None = None
+    session: str | None = None
+    token: str | None = None
+    last_sequence: int | None = None
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A session and the secret that lets its client come back.
+
+    Attributes:
+        session: the session.
+        token: its secret.
+        resumed: the media goes on where the client was.
+        continued: the conversation is an earlier one.
+    """
+
+    session: Session
+    token: str
+    resumed: bool
+    continued: bool
+
+
+class Sessions:
+    """The sessions of a process.
+
+    Args:
+        renderer: Triton, avatars, voice.
+        shared: what sessions work with.
+        make_media: starts the media of a session.
+    """
+
+    def __init__(self, renderer: Renderer, shared: Shared, make_media: MakeMedia) -> None:
+        self._renderer = renderer
+        self._shared = shared
+        self._make_media = make_media
+        self._sessions: dict[str, Session] = {}
+        self._joining = 0
+        self._closed = False
+
+    @property
+    def count(self) -> int:
+        """Sessions, with those whose client is away."""
+        return len(self._sessions)
+
+    def states(self) -> dict[str, int]:
+        """How many sessions there are, by state."""
+        counts = dict.fromkeys(("idle", "thinking", "speaking", "away"), 0)
+        return counts | Counter(session.state for session in self._sessions.values())
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which a talker's place is likely to be free."""
+        return self._shared.talkers.retry_after
+
+    @property
+    def live_responder(self) -> bool:
+        """Whether a language model answers."""
+        return self._shared.responder.live
+
+    async def join(self, request: JoinRequest, client: Client) -> Joined:
+        """Make a session, or go on with one.
+
+        A session whose server is gone goes on from what was stored of its conversation; one that
+        nobody knows any more is made anew.
+
+        Args:
+            request: what the client asks for.
+            client: the connection.
+
+        Raises:
+            NotFoundError: there is no such avatar, or the token is not the session's.
+            UsageError: no such profile, voice or language.
+            OverloadedError: there are too many sessions.
+        """
+        known = self._sessions.get(request.session or "")
+        if known is not None:
+            self._check(known.conversation, request.token)
+            resumed = await known.attach(client, request.last_sequence)
+            return Joined(known, request.token or "", resumed, True)
+        stored = None
+        if request.session is not None:
+            stored = await self._shared.conversations.load(request.session)
+        if stored is not None:
+            self._check(stored, request.token)
+        limit = self._shared.settings.max_sessions
+        if self._closed or len(self._sessions) + self._joining >= limit:
+            self._shared.telemetry.live.refusals.inc()
+            raise OverloadedError(f"there are {limit} sessions already", remedy="try again later")
+        self._joining += 1
+        try:
+            session, token = await self._make(request, stored)
+        finally:
+            self._joining -= 1
+        await session.attach(client, None)
+        session.start_media()
+        return Joined(session, token, False, stored is not None)
+
+    async def leave(self, session: Session) -> None:
+        """End a session for good."""
+        await self._end(session)
+        await self._shared.conversations.forget(session.id)
+
+    async def close(self) -> None:
+        """End all sessions; their conversations stay in the store."""
+        self._closed = True
+        await asyncio.gather(*(self._end(session) for session in [*self._sessions.values()]))
+
+    async def sweep(self) -> None:
+        """End sessions whose client does not come back, again and again."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = time.monotonic()
+            for session in [*self._sessions.values()]:
+                away = session.away_since
+                if session.broken or (away is not None and now - away > RESUME_SECONDS):
+                    await self._end(session)
+
+    def _check(self, conversation: Conversation, token: str | None) -> None:
+        if token is None or not conversation.allows(token):
+            raise NotFoundError("there is no such session with this token")
+
+    async def _make(self, request: JoinRequest, stored: Conversation | None) -> tuple[Session, str]:
+        profile = find_profile(request.profile or (stored.profile if stored else None))
+        language = request.language or (stored.language if stored else "en")
+        if language not in LANGUAGES:
+            raise UsageError(
+                f"the language {language[:20]!r} is not spoken",
+                remedy=f"choose one of {', '.join(LANGUAGES)}",
+            )
+        voice = self._shared.voice.name
+        if request.voice not in (None, voice):
+            raise UsageError("there is no such voice", remedy=f"there is: {voice}")
+        avatar = await self._renderer.avatar(request.avatar or (stored.avatar if stored else None))
+        token = secrets.token_urlsafe(32)
+        if stored is not None and request.token is not None:
+            token = request.token
+        conversation = Conversation(
+            stored.id if stored else secrets.token_urlsafe(16),
+            hash_token(token),
+            avatar.name,
+            profile.name,
+            language,
+            stored.history if stored else (),
+        )
+        media = await self._make_media(avatar, profile)
+        session = Session(conversation, avatar, profile, media, self._shared)
+        self._sessions[session.id] = session
+        LOG.info("session %s: begins, %s, %s", session.id[:6], avatar.name, profile.name)
+        return session, token
+
+    async def _end(self, session: Session) -> None:
+        if self._sessions.get(session.id) is session:
+            del self._sessions[session.id]
+            await session.close()
+            LOG.info("session %s: is over", session.id[:6])
+
+
+@asynccontextmanager
+async def open_sessions(
+    settings: Settings,
+    renderer: Renderer,
+    telemetry: Telemetry,
+    conversations: Conversations | None = None,
+) -> AsyncIterator[Sessions]:
+    """Sessions over a renderer; all are ended at the end of the block.
+
+    Args:
+        settings: of the process.
+        renderer: Triton, avatars, voice.
+        telemetry: metrics.
+        conversations: where conversations are kept; in memory by default.
+
+    Raises:
+        SetupError: the language model's settings cannot be used.
+    """
+    replies = responder(settings)
+    shared = Shared(
+        settings,
+        renderer.inference,
+        Scheduler(),
+        renderer.voice,
+        replies,
+        Talkers(settings.max_talkers),
+        conversations or MemoryConversations(),
+        telemetry,
+    )
+    sessions = Sessions(renderer, shared, live_media)
+    telemetry.live.watch(sessions=sessions.states, waiting=shared.scheduler.waiting)
+    sweeping = asyncio.create_task(sessions.sweep(), name="session-sweep")
+    try:
+        yield sessions
+    finally:
+        await end(sweeping)
+        await sessions.close()
+        await replies.close()
+
+
+async def live_media(avatar: Avatar, profile: Profile) -> LiveMedia:
+    """The media of one session; the avatar's idle clip is encoded at its first."""
+    from orchestrator.rendering.live import LiveMedia, idle_clip
+
+    return LiveMedia(avatar, await idle_clip(avatar, fps=profile.grid))

@@ -1,0 +1,123 @@
+"""Order of this process's requests to Triton: earliest deadline first, a bounded number at once.
+
+Triton batches what it is given, but does not know when a frame is shown. A request that waits
+here costs nothing to reorder or to cancel; one that was sent is in the server's queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+IN_FLIGHT: Final = 4
+"""Requests at Triton at a time for each model: enough for it to batch several sessions."""
+
+PER_OWNER: Final = 2
+"""Requests of one session at a time for each model: one computes while the next one travels."""
+
+WHENEVER: Final = float("inf")
+"""Deadline of work that nobody watches: it takes what live sessions leave."""
+
+
+@dataclass(order=True)
+class _Waiting:
+    deadline: float
+    number: int
+    owner: Hashable = field(compare=False)
+    turn: asyncio.Future[None] = field(compare=False)
+
+
+@dataclass
+class _Lane:
+    """The requests for one model."""
+
+    waiting: list[_Waiting] = field(default_factory=list)
+    running: Counter[Hashable] = field(default_factory=Counter)
+
+
+class Scheduler:
+    """Sends requests in the order of their deadlines.
+
+    Args:
+        in_flight: requests at a time for each model.
+        per_owner: of them, those of one owner.
+    """
+
+    def __init__(self, in_flight: int = IN_FLIGHT, per_owner: int = PER_OWNER) -> None:
+        self._in_flight = in_flight
+        self._per_owner = per_owner
+        self._lanes: dict[str, _Lane] = {}
+        self._numbers = itertools.count()
+
+    async def run(
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        model: str,
+        owner: Hashable,
+        deadline: float = WHENEVER,
+    ) -> T:
+        """Make a request when it is its turn.
+
+        Args:
+            call: makes the request.
+            model: which model it is for.
+            owner: the session.
+            deadline: moment on the event loop's clock at which the answer is needed. It only
+                orders; the caller gives up by cancelling.
+
+        Returns:
+            What ``call`` returns; its errors pass through.
+        """
+        lane = self._lanes.setdefault(model, _Lane())
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(lane.waiting, _Waiting(deadline, next(self._numbers), owner, turn))
+        self._dispatch(lane)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(lane, owner)
+            raise
+        try:
+            return await call()
+        finally:
+            self._release(lane, owner)
+
+    def waiting(self) -> dict[str, int]:
+        """Requests that have not been sent yet, by model."""
+        return {
+            model: sum(not entry.turn.done() for entry in lane.waiting)
+            for model, lane in self._lanes.items()
+        }
+
+    def running(self) -> dict[str, int]:
+        """Requests that Triton has, by model."""
+        return {model: lane.running.total() for model, lane in self._lanes.items()}
+
+    def _release(self, lane: _Lane, owner: Hashable) -> None:
+        lane.running[owner] -= 1
+        if not lane.running[owner]:
+            del lane.running[owner]
+        self._dispatch(lane)
+
+    def _dispatch(self, lane: _Lane) -> None:
+        passed_over: list[_Waiting] = []
+        while lane.waiting and lane.running.total() < self._in_flight:
+            entry = heapq.heappop(lane.waiting)
+            if entry.turn.done():
+                continue  # cancelled while it waited
+            if lane.running[entry.owner] >= self._per_owner:
+                passed_over.append(entry)
+                continue
+            lane.running[entry.owner] += 1
+            entry.turn.set_result(None)
+        for entry in passed_over:
+            heapq.heappush(lane.waiting, entry)

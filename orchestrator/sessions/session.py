@@ -1,0 +1,463 @@
+"""One viewer's session: the turns of a conversation on one media timeline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from orchestrator.errors import MuseTalkError, OverloadedError, UsageError
+from orchestrator.rendering.tasks import end, within
+from orchestrator.replies.responder import Message, instructions
+from orchestrator.sessions.conversation import Conversation, Conversations, Spoken, heard
+from orchestrator.sessions.listening import Listener
+from orchestrator.sessions.mouths import LiveInference, Pace
+from orchestrator.sessions.playout import Playout
+from orchestrator.sessions.profiles import Profile
+from orchestrator.sessions.progress import TurnProgress
+from orchestrator.sessions.times import TurnTimes
+from orchestrator.sessions.turn import Tools, show, speak_text
+from orchestrator.speech.fallback import FallbackSynthesizer, Switch
+
+if TYPE_CHECKING:
+    from orchestrator.avatars.avatar import Avatar
+    from orchestrator.inference import Inference
+    from orchestrator.rendering.live import LiveMedia
+    from orchestrator.replies.responder import Responder
+    from orchestrator.sessions.outbox import MediaMessage
+    from orchestrator.sessions.schedule import Scheduler
+    from orchestrator.sessions.talkers import Place, Talkers
+    from orchestrator.settings import Settings
+    from orchestrator.speech.tts import SpeechSynthesizer
+    from orchestrator.telemetry import Telemetry
+
+LOG: Final = logging.getLogger("musetalk.sessions")
+
+State = Literal["idle", "thinking", "speaking"]
+
+_END_SECONDS: Final = 10.0
+_STORE_SECONDS: Final = 5.0
+
+
+class Client(Protocol):
+    """The connection to a viewer; what is sent arrives in order, or the connection ends."""
+
+    def emit(self, event: str, payload: dict[str, Any]) -> None:
+        """Send an event."""
+        ...
+
+    def media(self, message: MediaMessage) -> None:
+        """Send media; ``Session.confirm`` is called when it has arrived."""
+        ...
+
+    def hang_up(self) -> None:
+        """Close the connection."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all sessions of a process work with."""
+
+    settings: Settings
+    inference: Inference
+    scheduler: Scheduler
+    voice: SpeechSynthesizer
+    responder: Responder
+    talkers: Talkers
+    conversations: Conversations
+    telemetry: Telemetry
+
+
+class _Turn:
+    """A turn and what is known of it."""
+
+    def __init__(self, place: Place, text: str) -> None:
+        self.id = secrets.token_hex(8)
+        self.place = place
+        self.asked = text
+        self.times = TurnTimes()
+        self.spoken: list[Spoken] = []
+        self.listener: Listener | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.sounding = False
+        self.ended = False
+
+
+class Session:
+    """One session; made by ``Sessions``, which also ends it.
+
+    Args:
+        conversation: who speaks how, and what was said.
+        avatar: who speaks.
+        profile: how finely.
+        media: the timeline.
+        shared: what all sessions work with.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        avatar: Avatar,
+        profile: Profile,
+        media: LiveMedia,
+        shared: Shared,
+    ) -> None:
+        self.conversation = conversation
+        self.avatar = avatar
+        self.profile = profile
+        self.mime = media.mime
+        self.client: Client | None = None
+        self.away_since: float | None = time.monotonic()
+        self.playout = Playout(media, profile.grid, send=self._send_media, flush=self._send_flush)
+        self._shared = shared
+        self._turn: _Turn | None = None
+        self._commands = asyncio.Lock()
+        self._state: State = "idle"
+
+    @property
+    def id(self) -> str:
+        """Of the session."""
+        return self.conversation.id
+
+    @property
+    def state(self) -> State | Literal["away"]:
+        """What the viewer sees."""
+        return self._state if self.client is not None else "away"
+
+    @property
+    def broken(self) -> bool:
+        """Whether no media can be made any more."""
+        return self.playout.broken
+
+    # Connection
+
+    async def attach(self, client: Client, last_sequence: int | None) -> bool:
+        """A client takes the session over; one that had it before loses it.
+
+        Args:
+            client: the connection.
+            last_sequence: number of the last media message that it has; None: it has nothing.
+
+        Returns:
+            Whether the media goes on where it was for this viewer.
+        """
+        before, self.client = self.client, None
+        if before is not None and before is not client:
+            before.hang_up()
+        if last_sequence is None or not self.playout.resumable(last_sequence):
+            await self.interrupt()
+            last_sequence = None
+        self.client, self.away_since = client, None
+        return self.playout.connect(last_sequence)
+
+    def start_media(self) -> None:
+        """Begin to send."""
+        self.playout.start()
+
+    def detach(self, client: Client) -> None:
+        """A client is gone; the session waits for it for a while."""
+        if self.client is client:
+            self.client = None
+            self.away_since = time.monotonic()
+            self.playout.disconnect()
+
+    async def close(self) -> None:
+        """End everything; nothing of the session is left at work."""
+        client, self.client = self.client, None
+        if self._turn is not None and self._turn.task is not None:
+            await end(self._turn.task)
+        await self.playout.close()
+        if client is not None:
+            client.hang_up()
+
+    # Commands
+
+    async def say(self, text: str) -> str:
+        """Speak a text.
+
+        Returns:
+            The id of the turn.
+
+        Raises:
+            UsageError: a text that is too long or empty.
+            OverloadedError: too many talk at a time.
+        """
+        text = self._checked(text)
+
+        async def pieces() -> AsyncGenerator[str, None]:
+            yield text
+
+        async with self._commands:
+            turn = await self._begin("")
+            tools = self._tools(turn, tokens=0)
+            self._run(turn, lambda: speak_text(pieces(), tools))
+            return turn.id
+
+    async def ask(self, text: str) -> str:
+        """Answer a text; see ``say``."""
+        text = self._checked(text)
+        shared, language = self._shared, self.conversation.language
+        async with self._commands:
+            turn = await self._begin(text)
+            tokens = self.profile.max_tokens(shared.settings.llm_max_tokens)
+            history = self.conversation.history
+            self.conversation = self.conversation.with_message(Message("user", text))
+            tools = self._tools(turn, tokens)
+
+            async def answer() -> None:
+                now = self.playout.position
+                self._transcript(turn, "user", 0, text, now, now)
+                pieces = shared.responder.reply(
+                    text,
+                    history,
+                    system=instructions(shared.settings, language),
+                    max_tokens=tokens,
+                    language=language,
+                )
+                await speak_text(pieces, tools)
+
+            self._run(turn, answer)
+            return turn.id
+
+    async def speech(self, audio: bytes, *, final: bool) -> str:
+        """Let the avatar speak a viewer's own speech, as it comes.
+
+        Args:
+            audio: PCM s16le, mono, 16 kHz.
+            final: nothing follows.
+
+        Returns:
+            The id of the turn.
+
+        Raises:
+            UsageError: half a sample.
+            OverloadedError: too many talk at a time, or too much sound waits.
+        """
+        async with self._commands:
+            turn = self._turn
+            if turn is None or turn.listener is None or turn.listener.ended:
+                turn = await self._begin("")
+                listener = Listener(self.profile.grid, self._shared.settings.max_audio_seconds)
+                turn.listener = listener
+                tools = self._tools(turn, tokens=0)
+
+                async def repeat() -> None:
+                    if not await show(listener.parts(tools.inference, tools.times), tools):
+                        raise UsageError("the speech is shorter than one frame")
+
+                self._run(turn, repeat)
+            if turn.listener is None:
+                raise UsageError("this turn takes no speech")
+            turn.listener.feed(audio, final=final)
+            return turn.id
+
+    async def interrupt(self) -> None:
+        """End the running turn; the viewer sees no more of it than is about to be shown."""
+        turn = self._turn
+        if turn is None:
+            return
+        self._turn = None
+        if turn.task is not None:
+            turn.task.cancel()
+        position = await within(self.playout.interrupt(), _END_SECONDS)
+        if turn.task is not None:
+            await end(turn.task)
+        await self._remember(turn, position)
+        if not turn.ended:
+            self._end_report(turn, "interrupted")
+        self._enter("idle", None)
+
+    def confirm(self, sequence: int) -> None:
+        """The client has a media message."""
+        self.playout.confirm(sequence)
+
+    def playhead(self, position: float) -> None:
+        """The client says where its player is."""
+        self.playout.report(position)
+
+    # Turns
+
+    def _checked(self, text: str) -> str:
+        text = text.strip()
+        longest = self._shared.settings.max_text_chars
+        if len(text) > longest:
+            raise UsageError(
+                f"the text has {len(text)} characters, more than {longest}",
+                remedy="shorten it, or raise MUSETALK_MAX_TEXT_CHARS",
+            )
+        if not any(char.isalnum() for char in text):
+            raise UsageError("the text has nothing that can be said")
+        return text
+
+    async def _begin(self, asked: str) -> _Turn:
+        await self.interrupt()
+        try:
+            place = self._shared.talkers.admit(self.profile)
+        except OverloadedError:
+            self._shared.telemetry.live.refusals.inc()
+            raise
+        self._turn = turn = _Turn(place, asked)
+        self._enter("thinking", turn)
+        return turn
+
+    def _tools(self, turn: _Turn, tokens: int) -> Tools:
+        shared, profile = self._shared, turn.place.profile
+        voice: SpeechSynthesizer = shared.voice
+
+        def switched(switch: Switch) -> None:
+            shared.telemetry.live.voice_switches.inc()
+            notice = {
+                "code": "voice_switched",
+                "message": f"{switch.spoken_by} speaks in place of {switch.chosen}",
+                "remedy": switch.error.remedy,
+                "retryable": False,
+                "turn": turn.id,
+            }
+            self._emit("error", notice)
+
+        if isinstance(voice, FallbackSynthesizer):
+            voice = voice.told(switched)
+
+        def progressed(stage: str, percent: int) -> None:
+            self._emit("progress", {"turn": turn.id, "stage": stage, "percent": percent})
+
+        def spoken(index: int, text: str, start: float, stop: float) -> None:
+            turn.spoken.append(Spoken(text, start, stop))
+            self._transcript(turn, "avatar", index, text, start, stop)
+
+        progress = TurnProgress(tokens, profile.grid, progressed)
+        inference = LiveInference(
+            shared.inference,
+            shared.scheduler,
+            self.id,
+            Pace(profile.stride),
+            turn.times,
+            shared.settings.inference_timeout,
+        )
+        return Tools(
+            self.avatar,
+            voice,
+            self.conversation.language,
+            profile,
+            inference,
+            self.playout,
+            turn.times,
+            progress,
+            spoken,
+        )
+
+    def _run(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
+        turn.task = asyncio.create_task(self._carry_out(turn, work), name=f"turn-{turn.id}")
+
+    async def _carry_out(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
+        """A turn from its request to the moment at which the viewer has seen it.
+
+        Whatever fails ends the turn, not the session.
+        """
+        result = "ok"
+        try:
+            await work()
+        except asyncio.CancelledError:
+            turn.place.give_back()
+            raise
+        except MuseTalkError as error:
+            result = error.code
+            self._fail(turn, error)
+        except Exception:
+            result = "internal"
+            LOG.exception("turn %s: unforeseen error", turn.id)
+            self._fail(turn, MuseTalkError("an unforeseen error; the log has it", remedy=""))
+        try:
+            position = await self._finished(turn)
+        finally:
+            turn.place.give_back()
+        self._end_report(turn, result)
+        await self.playout.played(position)
+        if self._turn is turn:
+            self._turn = None
+            await self._remember(turn, position)
+            self._enter("idle", None)
+
+    async def _finished(self, turn: _Turn) -> float:
+        """The end of the turn's speech, when all of it is media."""
+        try:
+            return await self.playout.finish()
+        except (MuseTalkError, OSError, TimeoutError) as error:
+            LOG.error("turn %s: media: %s", turn.id, error)
+            self._fail(turn, MuseTalkError("the media of the session failed", remedy="try again"))
+            return self.playout.position
+
+    def _fail(self, turn: _Turn, error: MuseTalkError) -> None:
+        LOG.warning("turn %s: %s", turn.id, error.code)
+        self._shared.telemetry.live.errors.labels(error.code).inc()
+        self._emit("error", {**describe(error), "turn": turn.id})
+
+    async def _remember(self, turn: _Turn, position: float) -> None:
+        """Add to the history what the viewer heard."""
+        words = heard(turn.spoken, position)
+        if words:
+            self.conversation = self.conversation.with_message(Message("assistant", words))
+        try:
+            await within(self._shared.conversations.save(self.conversation), _STORE_SECONDS)
+        except (MuseTalkError, OSError, TimeoutError) as error:
+            LOG.warning("session %s: the conversation was not stored: %s", self.id[:6], error)
+
+    # Events
+
+    def _emit(self, event: str, payload: dict[str, Any]) -> None:
+        if self.client is not None:
+            self.client.emit(event, payload)
+
+    def _enter(self, state: State, turn: _Turn | None) -> None:
+        self._state = state
+        self._emit("state", {"state": state, "turn": turn.id if turn is not None else None})
+
+    def _transcript(
+        self, turn: _Turn, role: str, index: int, text: str, start: float, stop: float
+    ) -> None:
+        self._emit(
+            "transcript",
+            {
+                "turn": turn.id,
+                "role": role,
+                "index": index,
+                "text": text,
+                "start": round(start, 4),
+                "end": round(stop, 4),
+            },
+        )
+
+    def _end_report(self, turn: _Turn, result: str) -> None:
+        """All media of the turn is made, or none will be any more."""
+        turn.ended = True
+        turn.times.wall = turn.times.elapsed
+        self._shared.telemetry.live.turn_ended(result, turn.times)
+        self._emit("performance", {"turn": turn.id, **turn.times.report()})
+
+    def _send_media(self, message: MediaMessage) -> None:
+        if self.client is None:
+            return
+        self.client.media(message)
+        turn = self._turn
+        if message.kind == "speech" and turn is not None and not turn.sounding:
+            turn.sounding = True
+            turn.times.reached("frame")
+            self._enter("speaking", turn)
+
+    def _send_flush(self, position: float) -> None:
+        self._emit("flush", {"from_pts": position})
+
+
+def describe(error: MuseTalkError) -> dict[str, Any]:
+    """An error as clients get it."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "remedy": error.remedy,
+        "retryable": error.retryable,
+    }

@@ -1,0 +1,87 @@
+"""When each stage of a turn was at work, in seconds from the viewer's request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from orchestrator.rendering.timings import StageTimes
+
+LIVE_STAGES: Final = {
+    "llm": "llm",
+    "speech": "tts",
+    "features": "features",
+    "queue": "queue",
+    "inference": "inference",
+    "composite": "compositing",
+    "encode": "encoding",
+}
+"""What clients call the stages, by the names that they have inside."""
+
+
+class TurnTimes(StageTimes):
+    """Times of one turn, under way from the moment it is made.
+
+    Attributes:
+        first: seconds until the first ``token``, ``audio`` and ``frame``, as they come.
+        late: frames that showed an older mouth, or none, because theirs came too late.
+        made: seconds of media that were encoded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, float] = {}
+        self.late = 0
+        self.made = 0.0
+        self._began = time.perf_counter()
+        self._spans: dict[str, tuple[float, float]] = {}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the request."""
+        return time.perf_counter() - self._began
+
+    def reached(self, what: str) -> None:
+        """Note the first time that something is there."""
+        self.first.setdefault(what, self.elapsed)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time spent in the block to a stage, also when the block fails."""
+        start = self.elapsed
+        try:
+            yield
+        finally:
+            self.note(stage, start)
+
+    def note(self, stage: str, start: float) -> None:
+        """Add the time since ``start``, a value of ``elapsed``, to a stage."""
+        end = self.elapsed
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + end - start
+        first, last = self._spans.get(stage, (start, end))
+        self._spans[stage] = (min(first, start), max(last, end))
+
+    def report(self) -> dict[str, Any]:
+        """The ``performance`` event, without the turn's id."""
+        first = {
+            f"first_{what}": round(self.first[what], 4) if what in self.first else None
+            for what in ("token", "audio", "frame")
+        }
+        return {
+            "generation_time": round(self.wall, 4),
+            **first,
+            "real_time_factor": round(self.wall / self.made, 4) if self.made else None,
+            "frames": self.frames,
+            "frames_late": self.late,
+            "stages": {
+                public: {
+                    "start": round(self._spans[stage][0], 4),
+                    "duration": round(self._spans[stage][1] - self._spans[stage][0], 4),
+                    "busy": round(self.seconds[stage], 4),
+                }
+                for stage, public in LIVE_STAGES.items()
+                if stage in self._spans
+            },
+        }

@@ -1,0 +1,242 @@
+"""One turn: text to sentences, speech, features, mouths, frames, each stage ahead of the next."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import UsageError
+from orchestrator.rendering.encode import AUDIO_RATE
+from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, render_frames
+from orchestrator.rendering.script import Utterance, synthesize
+from orchestrator.replies.sentences import Sentence
+from orchestrator.replies.stream import stream_sentences
+from orchestrator.sessions.playout import Piece
+from orchestrator.sessions.progress import TurnProgress
+from orchestrator.speech.features import SpeechFeatures, speech_features
+from orchestrator.speech.windows import frame_count
+
+if TYPE_CHECKING:
+    from orchestrator.avatars.avatar import Avatar
+    from orchestrator.inference import Inference
+    from orchestrator.sessions.mouths import LiveInference
+    from orchestrator.sessions.profiles import Profile
+    from orchestrator.sessions.times import TurnTimes
+    from orchestrator.speech.tts import SpeechSynthesizer
+
+U8 = npt.NDArray[np.uint8]
+I16 = npt.NDArray[np.int16]
+F16 = npt.NDArray[np.float16]
+
+_SENTENCES_AHEAD: Final = 64
+"""Sentences that wait for the voice: a whole reply, so that the LLM's connection is soon free."""
+
+_SPOKEN_AHEAD: Final = 2
+_ENCODED_AHEAD: Final = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of speech that is rendered by itself.
+
+    Attributes:
+        text: what is said; empty for a viewer's own speech.
+        utterance: its sound.
+        features: what the mouth follows.
+    """
+
+    text: str
+    utterance: Utterance
+    features: SpeechFeatures
+
+
+class Stage(Protocol):
+    """Where the frames go; see ``Playout``."""
+
+    def place(self) -> int:
+        """Frame of the grid at which the next part is likely to show."""
+        ...
+
+    def due(self, frame: int) -> float | None:
+        """Moment at which a frame must be here."""
+        ...
+
+    async def put(self, piece: Piece) -> None:
+        """Hand over what shows next."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a turn works with.
+
+    Attributes:
+        avatar: who speaks.
+        voice: speaks the sentences.
+        language: of the sentences, ISO 639.
+        profile: frame rate and batches.
+        inference: Triton.
+        stage: takes the frames.
+        times: gets the time of each stage.
+        progress: is told how far each stage is.
+        spoken: called with index, text, start and end in seconds when a part begins to show.
+    """
+
+    avatar: Avatar
+    voice: SpeechSynthesizer
+    language: str
+    profile: Profile
+    inference: LiveInference
+    stage: Stage
+    times: TurnTimes
+    progress: TurnProgress
+    spoken: Callable[[int, str, float, float], None]
+
+
+async def speak_text(pieces: AsyncGenerator[str, None], tools: Tools) -> None:
+    """Speak a text while it is being written.
+
+    Args:
+        pieces: the text; closed in any case.
+        tools: what the turn works with.
+
+    Raises:
+        UsageError: the text has nothing that can be said.
+        MuseTalkError: any stage failed.
+    """
+    sentences = prefetch(
+        stream_sentences(_counted(pieces, tools), tools.language), _SENTENCES_AHEAD
+    )
+    utterances = prefetch(_voiced(sentences, tools), _SPOKEN_AHEAD)
+    parts = prefetch(_encoded(utterances, tools), _ENCODED_AHEAD)
+    if not await show(parts, tools):
+        raise UsageError("the text has nothing that can be said")
+
+
+async def show(parts: AsyncGenerator[Part, None], tools: Tools) -> int:
+    """Render parts of speech as they come, and hand the frames over.
+
+    Args:
+        parts: what is said; closed in any case.
+        tools: what the turn works with.
+
+    Returns:
+        How many there were.
+    """
+    count = 0
+    async with aclosing(parts):
+        async for part in parts:
+            await _show_part(count, part, tools)
+            count += 1
+    tools.progress.complete("avatar_generation")
+    return count
+
+
+async def _counted(pieces: AsyncGenerator[str, None], tools: Tools) -> AsyncGenerator[str, None]:
+    async with aclosing(pieces):
+        while True:
+            with tools.times.measure("llm"):
+                piece = await anext(pieces, None)
+            if piece is None:
+                break
+            tools.times.reached("token")
+            tools.progress.token()
+            yield piece
+    tools.progress.complete("llm")
+
+
+async def _voiced(
+    sentences: AsyncGenerator[Sentence, None], tools: Tools
+) -> AsyncGenerator[tuple[str, Utterance], None]:
+    async with aclosing(sentences):
+        async for sentence in sentences:
+            tools.progress.sentence(len(sentence.text))
+            with tools.times.measure("speech"):
+                pcm, sound = await synthesize(tools.voice, sentence.text, tools.language)
+            tools.times.reached("audio")
+            tools.progress.voiced(len(sentence.text), len(pcm))
+            yield sentence.text, Utterance(pcm, sound, sentence.pause, 0.0)
+    tools.progress.complete("tts")
+
+
+async def _encoded(
+    utterances: AsyncGenerator[tuple[str, Utterance], None], tools: Tools
+) -> AsyncGenerator[Part, None]:
+    inference = cast("Inference", tools.inference)
+    fps = tools.profile.grid
+    async with aclosing(utterances):
+        async for text, utterance in utterances:
+            if not frame_count(len(utterance.pcm), fps):
+                continue  # shorter than one frame
+            with tools.times.measure("features"):
+                features = await speech_features(inference, utterance.pcm, fps)
+            yield Part(text, utterance, features)
+
+
+async def _show_part(index: int, part: Part, tools: Tools) -> None:
+    """Frames and sound of one part, then the frames of its pause."""
+    profile, times = tools.profile, tools.times
+    options = RenderOptions(
+        fps=profile.grid,
+        batch=profile.batch * profile.stride,
+        first_batch=profile.first_batch * profile.stride,
+    )
+    spoken, pause = len(part.features), part.utterance.pause_frames(profile.grid)
+    position = tools.stage.place()
+    samples = AUDIO_RATE // profile.grid
+    done = 0
+
+    def begins(start: float) -> None:
+        tools.spoken(index, part.text, start, start + spoken / profile.grid)
+
+    def encoded(media: float, work: float) -> None:
+        times.made += media
+        times.note("encode", times.elapsed - work)
+        tools.progress.encoded(media)
+
+    async def hand_over(frames: list[U8]) -> None:
+        nonlocal done
+        sound = part.utterance.sound[done * samples : (done + len(frames)) * samples]
+        missing = len(frames) * samples - len(sound)
+        if missing:
+            sound = np.concatenate([sound, np.zeros(missing, np.int16)])
+        await tools.stage.put(Piece(frames, sound, None if done else begins, encoded))
+        done += len(frames)
+        tools.progress.rendered(len(frames))
+
+    async def faces(first: int, latents: F16, audio: F16) -> U8 | None:
+        # A sentence begins when its first mouths are there; after that its sound does not wait.
+        return await tools.inference.lipsync(
+            latents, audio, lambda: tools.stage.due(position + first) if first else None
+        )
+
+    last_face: U8 | None = None
+    chunks = render_frames(
+        tools.avatar,
+        part.features,
+        faces=faces,
+        options=options,
+        times=times,
+        first_frame=position,
+    )
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            times.late += chunk.late
+            last_face = chunk.last_face
+            await hand_over(chunk.frames)
+    rest = idle_frames(
+        tools.avatar,
+        pause,
+        options=options,
+        times=times,
+        first_frame=position + spoken,
+        last_face=last_face,
+    )
+    async with aclosing(rest):
+        async for frames in rest:
+            await hand_over(frames)
