@@ -10,6 +10,8 @@ The families:
 - ``musetalk_stage_seconds{stage}``: time of a render in each stage (they overlap)
 - ``musetalk_render_seconds`` and ``musetalk_real_time_factor``: of each finished render
 - ``musetalk_http_requests_total{method,route,status}``
+
+and those of live sessions, in ``live_metrics.py``.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from orchestrator.live_metrics import LiveMetrics
 from orchestrator.rendering.timings import StageTimes
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -42,6 +45,9 @@ class Telemetry:
     """The metrics of one service.
 
     A registry of its own keeps two services in one process apart, as the tests have them.
+
+    Attributes:
+        live: metrics of live sessions.
     """
 
     content_type: Final = CONTENT_TYPE_LATEST
@@ -89,6 +95,7 @@ class Telemetry:
             ["method", "route", "status"],
             registry=self.registry,
         )
+        self.live = LiveMetrics(self.registry)
 
     def render_ended(self, result: str, times: StageTimes) -> None:
         """Count one render, whole or not.

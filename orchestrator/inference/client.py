@@ -34,6 +34,7 @@ from orchestrator.inference.protocol import (
     TensorInfo,
 )
 from orchestrator.inference.rpc_errors import translate
+from orchestrator.tracing import span, trace_headers
 
 T = TypeVar("T")
 
@@ -118,16 +119,18 @@ class TritonClient:
         if seconds <= 0:
             raise DeadlineError(f"{model}: the deadline had passed before the call")
         tensors = [_tensor(model, name, array) for name, array in inputs.items()]
-        result = await self._call(
-            self._client.infer(
+        with span("triton", model=model):
+            result = await self._call(
+                self._client.infer(
+                    model,
+                    tensors,
+                    parameters=dict(parameters) if parameters else None,
+                    headers=trace_headers() or None,
+                    client_timeout=seconds,
+                ),
+                seconds,
                 model,
-                tensors,
-                parameters=dict(parameters) if parameters else None,
-                client_timeout=seconds,
-            ),
-            seconds,
-            model,
-        )
+            )
         names = [output.name for output in result.get_response().outputs]
         return {name: result.as_numpy(name) for name in names}
 
@@ -159,6 +162,7 @@ class TritonClient:
             executions=entry.execution_count,
             queue_seconds=entry.inference_stats.queue.ns / 1e9,
             compute_seconds=entry.inference_stats.compute_infer.ns / 1e9,
+            requests=entry.inference_stats.success.count,
         )
 
     async def server_name(self) -> str:

@@ -57,6 +57,8 @@ class ModelStatistics:
     """Time that requests waited, summed over them."""
     compute_seconds: float
     """Time in the backend, summed over the requests of each batch."""
+    requests: int
+    """Requests that succeeded; several may share a batch."""
 
 
 class Inference(Protocol):
