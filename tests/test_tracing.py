@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator import tracing
 from orchestrator.errors import LlmError, SetupError
+from orchestrator.sessions.times import TurnTimes
 from orchestrator.settings import Settings
 
 
@@ -91,3 +92,19 @@ async def test_arrives_at_a_collector() -> None:
     await asyncio.to_thread(tracing.stop_tracing)
     await server.stop(0)
     assert arrived == ["turn"]
+
+
+async def test_stages_of_a_turn_belong_to_it_whoever_notes_them(spans) -> None:
+    times = TurnTimes()
+    with tracing.span("turn"):
+        times.belongs_here()
+        with times.measure("speech"):
+            pass
+    for _ in range(3):
+        with times.measure("llm"):
+            pass
+    times.note("encode", times.elapsed - 0.1)
+    turn = next(span for span in spans.get_finished_spans() if span.name == "turn")
+    stages = [span for span in spans.get_finished_spans() if span is not turn]
+    assert [span.name for span in stages] == ["tts", "llm", "encoding"]
+    assert {span.parent.span_id for span in stages} == {turn.context.span_id}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from orchestrator.errors import MuseTalkError, OverloadedError, UsageError
+from orchestrator.logs import bound
 from orchestrator.rendering.tasks import end, within
 from orchestrator.replies.responder import Message, instructions
 from orchestrator.sessions.conversation import Conversation, Conversations, Spoken, heard
@@ -22,6 +23,7 @@ from orchestrator.sessions.progress import TurnProgress
 from orchestrator.sessions.times import TurnTimes
 from orchestrator.sessions.turn import Tools, show, speak_text
 from orchestrator.speech.fallback import FallbackSynthesizer, Switch
+from orchestrator.tracing import span
 
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
@@ -352,7 +354,13 @@ class Session:
         )
 
     def _run(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
-        turn.task = asyncio.create_task(self._carry_out(turn, work), name=f"turn-{turn.id}")
+        turn.task = asyncio.create_task(self._observed(turn, work), name=f"turn-{turn.id}")
+
+    async def _observed(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
+        """The turn, with its name on log lines and a span of its own."""
+        with bound(session=self.id[:6], turn=turn.id), span("turn", profile=self.profile.name):
+            turn.times.belongs_here()
+            await self._carry_out(turn, work)
 
     async def _carry_out(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
         """A turn from its request to the moment at which the viewer has seen it.

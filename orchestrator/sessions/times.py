@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from typing import Any, Final
 
+from orchestrator.logs import timing
 from orchestrator.rendering.timings import StageTimes
+from orchestrator.tracing import past_span
 
 LIVE_STAGES: Final = {
     "llm": "llm",
@@ -37,6 +40,7 @@ class TurnTimes(StageTimes):
         self.made = 0.0
         self._began = time.perf_counter()
         self._spans: dict[str, tuple[float, float]] = {}
+        self._context: Context = copy_context()
 
     @property
     def elapsed(self) -> float:
@@ -62,6 +66,17 @@ class TurnTimes(StageTimes):
         self.seconds[stage] = self.seconds.get(stage, 0.0) + end - start
         first, last = self._spans.get(stage, (start, end))
         self._spans[stage] = (min(first, start), max(last, end))
+        if stage != "llm" or first == start:  # of a reply's pieces only the wait for the first
+            self._context.run(self._publish, stage, start, end - start)
+
+    def belongs_here(self) -> None:
+        """The current log fields and trace span are the turn's, whichever task notes a time."""
+        self._context = copy_context()
+
+    def _publish(self, stage: str, start: float, seconds: float) -> None:
+        name = LIVE_STAGES.get(stage, stage)
+        timing(name, start=start, seconds=seconds)
+        past_span(name, self._began + start, seconds)
 
     def report(self) -> dict[str, Any]:
         """The ``performance`` event, without the turn's id."""
