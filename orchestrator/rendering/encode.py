@@ -69,6 +69,7 @@ class Mp4Writer:
         fps: frames a second.
         provenance: goes into the file's metadata.
         preset: encoder settings.
+        silent: write the pictures only, as a piece of a video that is joined later.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Mp4Writer:
         fps: int,
         provenance: Provenance,
         preset: VideoPreset = OFFLINE,
+        silent: bool = False,
     ) -> None:
+        self._silent = silent
         self._output = output
         self._size = (even(width), even(height))
         self._shape = (height, width, 3)
@@ -146,7 +149,7 @@ class Mp4Writer:
     async def finish(self) -> Mp4Info:
         """Close the streams, write the index, publish the file.
 
-        The sound is padded with silence, or cut, to the length of the video.
+        The sound, if any, is padded with silence, or cut, to the length of the video.
 
         Raises:
             SetupError: ffmpeg failed or the disk is full; no file is left then.
@@ -155,6 +158,9 @@ class Mp4Writer:
             raise ValueError("a video without frames")
         await self._close_video()
         seconds = self._frames / self._fps
+        if self._silent:
+            size = await asyncio.to_thread(_publish, self._path("video.mp4"), self._output)
+            return Mp4Info(self._frames, seconds, size)
         await self._in_thread(_fit, self._path("audio.pcm"), round(seconds * AUDIO_RATE))
         whole = self._path("whole.mp4")
         await self._mux(whole)

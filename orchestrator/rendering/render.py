@@ -110,6 +110,7 @@ async def render_speech(
     options: RenderOptions,
     times: StageTimes,
     first_frame: int = 0,
+    part: tuple[int, int] | None = None,
 ) -> AsyncGenerator[Chunk, None]:
     """Render one utterance.
 
@@ -119,8 +120,9 @@ async def render_speech(
         inference: Triton.
         options: frame rate, batch and so on.
         times: gets the time of each stage added.
-        first_frame: index in the video of the utterance's first frame, so that the avatar's
-            motion continues from one utterance to the next.
+        first_frame: index in the video of the first frame that is rendered, so that the
+            avatar's motion continues from one utterance to the next.
+        part: the frames to render, from the first to before the second; None: all.
 
     Yields:
         The frames in order, ``options.batch`` at a time; floor(S/16000*fps) in all.
@@ -135,6 +137,8 @@ async def render_speech(
             inference,
             times,
         )
+        if part is not None:
+            audio = audio.part(*part)
 
     async def patient(first: int, latents: F16, audio: F16) -> U8:
         return await _persist(

@@ -129,6 +129,7 @@ class Renderer:
         fps: int,
         times: StageTimes,
         progress: Progress | None = None,
+        piece_from: int | None = None,
     ) -> Mp4Info:
         """Render a script into a file; see ``speak_to_file``.
 
@@ -139,11 +140,11 @@ class Renderer:
             fps: frames a second, 8 to 49.
             times: gets the time of each stage.
             progress: told after each batch.
+            piece_from: first frame of a piece, without sound, of a longer video.
 
         Raises:
             MuseTalkError: any stage failed; no file is left then.
         """
-        voice = "" if isinstance(script, Recording) else self._voice.name
         return await speak_to_file(
             avatar,
             script.utterances(self._voice, times),
@@ -152,10 +153,21 @@ class Renderer:
             options=RenderOptions(
                 fps=fps, batch=self._batch, timeout=self._settings.inference_timeout
             ),
-            provenance=Provenance(MODEL, self.weights, avatar.name, voice),
+            provenance=self.provenance(avatar, recorded=isinstance(script, Recording)),
             times=times,
             progress=progress,
+            piece_from=piece_from,
         )
+
+    def provenance(self, avatar: Avatar, *, recorded: bool) -> Provenance:
+        """What a video of this renderer says of itself.
+
+        Args:
+            avatar: who speaks.
+            recorded: whether the speech is a recording, not the voice's.
+        """
+        voice = "" if recorded else self._voice.name
+        return Provenance(MODEL, self.weights, avatar.name, voice)
 
 
 @asynccontextmanager

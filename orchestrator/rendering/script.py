@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from orchestrator.speech import SAMPLE_RATE
 from orchestrator.speech.decode import decode_audio
 from orchestrator.speech.resample import resample
 from orchestrator.speech.tts import SpeechSynthesizer
+from orchestrator.speech.windows import frame_count
 
 I16 = npt.NDArray[np.int16]
 
@@ -35,12 +36,21 @@ class Utterance:
         sound: I16[S'] mono at ``AUDIO_RATE``, what is heard, from the same moment.
         pause: seconds of silence after it; None ends the video with the last whole frame.
         share: part of the whole video, 0 to 1, for progress.
+        part: the frames of it that are rendered; None: all. ``sound`` then begins with the
+            first of them.
     """
 
     pcm: I16
     sound: I16
     pause: float | None
     share: float
+    part: tuple[int, int] | None = None
+
+    def spoken_frames(self, fps: int) -> int:
+        """Frames that the model renders."""
+        if self.part is not None:
+            return self.part[1] - self.part[0]
+        return frame_count(len(self.pcm), fps)
 
     def pause_frames(self, fps: int) -> int:
         """Frames after the floor(S*fps/16000) that the model renders."""
@@ -92,7 +102,21 @@ class Text:
             yield Utterance(pcm, sound, sentence.pause, len(sentence.text) / total)
 
 
-Script: TypeAlias = "Text | Recording"
+@dataclass(frozen=True)
+class Spoken:
+    """Utterances whose sound is there already."""
+
+    ready: Sequence[Utterance]
+
+    async def utterances(
+        self, synthesizer: SpeechSynthesizer, times: StageTimes
+    ) -> AsyncGenerator[Utterance, None]:
+        """The utterances as they are; arguments as for ``Text``."""
+        for utterance in self.ready:
+            yield utterance
+
+
+Script: TypeAlias = "Text | Recording | Spoken"
 
 
 def read_text(text: str, settings: Settings) -> Text:

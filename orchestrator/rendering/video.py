@@ -19,7 +19,6 @@ from orchestrator.rendering.provenance import Provenance
 from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, render_speech
 from orchestrator.rendering.script import Utterance
 from orchestrator.rendering.timings import StageTimes
-from orchestrator.speech.windows import frame_count
 
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
@@ -58,6 +57,7 @@ async def speak_to_file(
     times: StageTimes,
     progress: Progress | None = None,
     preset: VideoPreset = OFFLINE,
+    piece_from: int | None = None,
 ) -> Mp4Info:
     """Render utterances one after the other into a file.
 
@@ -74,6 +74,7 @@ async def speak_to_file(
         times: gets the time of each stage.
         progress: told after each batch.
         preset: settings of the H.264 encoder.
+        piece_from: first frame of a piece, without sound, of a longer video; None: a whole one.
 
     Returns:
         Frames, length and size of the file.
@@ -82,7 +83,7 @@ async def speak_to_file(
         MuseTalkError: any stage failed; no file is left then.
     """
     start = time.perf_counter()
-    pieces = prefetch(_pieces(avatar, utterances, inference, options, times))
+    pieces = prefetch(_pieces(avatar, utterances, inference, options, times, piece_from or 0))
     done = 0.0
     async with (
         aclosing(pieces),
@@ -93,11 +94,13 @@ async def speak_to_file(
             fps=options.fps,
             provenance=provenance,
             preset=preset,
+            silent=piece_from is not None,
         ) as writer,
     ):
         async for piece in pieces:
             with times.measure("encode"):
-                await writer.write_audio(piece.sound)
+                if piece_from is None:
+                    await writer.write_audio(piece.sound)
                 await writer.write(piece.frames)
             done += piece.share
             if progress is not None:
@@ -117,20 +120,20 @@ async def _pieces(
     inference: Inference,
     options: RenderOptions,
     times: StageTimes,
+    position: int,
 ) -> AsyncGenerator[Piece, None]:
     """Frames and sound of all utterances, on one grid of frames.
 
     Each utterance starts on a frame. The frames of the grid that its speech does not fill to the
     end, and those of its pause, show the avatar idle, over silence.
     """
-    position = 0
     ahead = prefetch(utterances, 1)
     async with aclosing(ahead):
         async for utterance in ahead:
-            spoken = frame_count(len(utterance.pcm), options.fps)
+            spoken = utterance.spoken_frames(options.fps)
             pause = utterance.pause_frames(options.fps)
             share = utterance.share / max(1, spoken + pause)
-            sound = _fill(utterance.sound, position, position + spoken + pause, options.fps)
+            sound = fill(utterance.sound, position, position + spoken + pause, options.fps)
             last_face: U8 | None = None
             if spoken:
                 speech = render_speech(
@@ -140,6 +143,7 @@ async def _pieces(
                     options=options,
                     times=times,
                     first_frame=position,
+                    part=utterance.part,
                 )
                 async with aclosing(speech):
                     async for chunk in speech:
@@ -160,10 +164,16 @@ async def _pieces(
             position += pause
 
 
-def _fill(sound: I16, first: int, end: int, fps: int) -> I16:
+def fill(sound: I16, first: int, end: int, fps: int) -> I16:
     """Bring sound to exactly the length of the frames from ``first`` to before ``end``.
 
     The grid in samples is rounded from the start of the video, so that no error adds up.
+
+    Args:
+        sound: I16[S] mono at ``AUDIO_RATE``, from the moment of frame ``first``.
+        first: index in the video.
+        end: index in the video.
+        fps: frames a second.
     """
     length = round(end * AUDIO_RATE / fps) - round(first * AUDIO_RATE / fps)
     if len(sound) >= length:
