@@ -1,0 +1,129 @@
+// Making an avatar: the file, who agreed, how far it is, what was found or why it was refused.
+
+import { avatarPath, cast } from "../cast.js";
+import { $, dialogHead, h, openDialog, sentence, showProblem } from "../dom.js";
+import { call, media, Problem, upload } from "../http.js";
+import { t } from "../i18n.js";
+
+const POLL_MS = 500;
+const UPLOAD_SHARE = 0.2;
+
+/** Open the dialog for a file. `next` has: again() to choose another file, talk(id). */
+export function openCreate(file, next) {
+  const dialog = $("create-dialog");
+  const address = URL.createObjectURL(file);
+  const closed = new AbortController();
+  dialog.onclose = () => {
+    closed.abort();
+    URL.revokeObjectURL(address);
+  };
+  const head = (title) => dialogHead(dialog, "create-title", title, t("close"));
+  const again = () => {
+    dialog.close();
+    next.again();
+  };
+
+  if (!/^(image|video)\//.test(file.type)) {
+    const wrong = new Problem({ message: t("create.notMedia"), remedy: t("create.notMedia.remedy") });
+    return openDialog(dialog, head(t("create.refused")), ...refused(wrong, again));
+  }
+
+  const preview = file.type.startsWith("video/")
+    ? h("video", { src: address, autoplay: true, muted: true, loop: true, playsInline: true, "aria-label": t("create.preview") })
+    : h("img", { src: address, alt: t("create.preview") });
+  const name = h("input", { value: title(file.name), required: true, maxLength: 60, autofocus: true });
+  const consent = h("input", { required: true, maxLength: 200, placeholder: t("create.consent.placeholder") });
+  const agree = h("input", { type: "checkbox", required: true });
+
+  const submit = async (event) => {
+    event.preventDefault();
+    const form = new FormData();
+    form.append("name", name.value.trim());
+    form.append("consent", consent.value.trim());
+    form.append("file", file);
+    const bar = h("progress", { max: 1, value: 0, "aria-labelledby": "create-step" });
+    const step = h("p", { id: "create-step", role: "status" });
+    const advance = (key, value, share) => {
+      bar.value = share;
+      step.textContent = t(key, { percent: Math.round(value * 100) });
+    };
+    const picture = preview.cloneNode();
+    if (picture.tagName === "VIDEO") picture.muted = true;
+    openDialog(dialog, head(name.value), h("div", { class: "preview working" }, picture), bar, step);
+    try {
+      advance("create.uploading", 0, 0);
+      let avatar = await upload("/v1/avatars", form, (part) => advance("create.uploading", part, part * UPLOAD_SHARE));
+      while (avatar.status === "preparing" && !closed.signal.aborted) {
+        advance("create.preparing", avatar.progress, UPLOAD_SHARE + avatar.progress * (1 - UPLOAD_SHARE));
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+        avatar = await call(`/v1/avatars/${encodeURIComponent(avatar.id)}`);
+      }
+      await cast.refresh();
+      if (closed.signal.aborted) return;
+      if (avatar.status === "failed") throw failure(avatar);
+      await showSheet(avatar, () => next.talk(avatar.id));
+    } catch (error) {
+      if (!closed.signal.aborted) openDialog(dialog, head(t("create.refused")), ...refused(error, again));
+    }
+  };
+
+  const field = (label, control, help) =>
+    h("label", { class: "field" }, h("span", {}, label), control, help ? h("small", {}, help) : null);
+  openDialog(dialog, head(t("create.title")),
+    h("form", { class: "form", onsubmit: submit },
+      h("div", { class: "preview" }, preview),
+      field(t("create.name"), name),
+      field(t("create.consent"), consent, t("create.consent.help")),
+      h("label", { class: "check" }, agree, h("span", {}, t("create.agree"))),
+      h("footer", { class: "sheet-foot" },
+        h("button", { class: "button", type: "button", onclick: () => dialog.close() }, t("cancel")),
+        h("button", { class: "button primary" }, t("create.submit")))));
+  return undefined;
+}
+
+/** Show the detected box and mask of an avatar; with `talk`, it was just made. */
+export async function showSheet(avatar, talk = null) {
+  const dialog = $("create-dialog");
+  const name = cast.name(avatar.id);
+  const image = h("img", { alt: t("create.sheet"), class: "sheet-image" });
+  const notes = (avatar.notes ?? []).map((note) => h("li", {}, sentence(note)));
+  const problem = h("p", { class: "problem", role: "alert", hidden: true });
+  openDialog(dialog,
+    dialogHead(dialog, "create-title", talk ? t("create.ready", { name }) : t("avatars.details", { name }), t("close")),
+    h("figure", {}, image, h("figcaption", {}, t("create.sheet.caption"))),
+    notes.length ? h("ul", { class: "notes" }, ...notes) : null, problem,
+    talk ? h("footer", { class: "sheet-foot" },
+      h("button", {
+        class: "button primary", type: "button", autofocus: true,
+        onclick: () => {
+          dialog.close();
+          talk();
+        },
+      }, t("avatars.talk", { name }))) : null);
+  try {
+    image.src = await media(avatarPath(avatar.id, "sheet.jpg"));
+  } catch (error) {
+    showProblem(problem, error);
+  }
+}
+
+function refused(error, again) {
+  const problem = h("p", { class: "problem", role: "alert" });
+  showProblem(problem, error);
+  return [
+    problem,
+    h("h3", {}, t("create.tips")),
+    h("ul", { class: "tips" }, ...[1, 2, 3].map((n) => h("li", {}, t(`create.tip.${n}`)))),
+    h("footer", { class: "sheet-foot" },
+      h("button", { class: "button primary", type: "button", onclick: again }, t("create.another"))),
+  ];
+}
+
+function failure({ error }) {
+  return new Problem(typeof error === "string" ? { message: error } : { message: t("avatars.failed"), ...error });
+}
+
+function title(file) {
+  const stem = file.replace(/\.[^.]*$/, "").replace(/[_-]+/g, " ").trim().slice(0, 40);
+  return stem.charAt(0).toUpperCase() + stem.slice(1);
+}
