@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 
-AHEAD: Final = 1.2
+AHEAD: Final = 0.9
 """Seconds of speech at most that are made before they are shown, beside one piece."""
 
-DEPTH: Final = 2
+DEPTH: Final = 1
 """Pieces of speech that wait to be encoded."""
 
 GUARD: Final = 0.15
@@ -54,6 +54,10 @@ class Media(Protocol):
     @property
     def end(self) -> float:
         """Length of the timeline so far, in seconds."""
+        ...
+
+    def prepare(self) -> None:
+        """Speech comes soon."""
         ...
 
     def idle(self) -> Fragment:
@@ -204,6 +208,10 @@ class Playout:
         self._wake.set()
 
     # The turn
+
+    def expect_speech(self) -> None:
+        """A turn was asked for: start what its media needs."""
+        self._media.prepare()
 
     def place(self) -> int:
         """Frame of the grid at which the next sentence is likely to show."""

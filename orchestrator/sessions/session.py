@@ -305,6 +305,7 @@ class Session:
             raise
         self._turn = turn = _Turn(place, asked)
         self._enter("thinking", turn)
+        self.playout.expect_speech()
         return turn
 
     def _tools(self, turn: _Turn, tokens: int) -> Tools:
@@ -354,7 +355,10 @@ class Session:
         )
 
     def _run(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
-        turn.task = asyncio.create_task(self._observed(turn, work), name=f"turn-{turn.id}")
+        task = asyncio.create_task(self._observed(turn, work), name=f"turn-{turn.id}")
+        # Also when it is cancelled before its first step.
+        task.add_done_callback(lambda _: turn.place.give_back())
+        turn.task = task
 
     async def _observed(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
         """The turn, with its name on log lines and a span of its own."""
@@ -370,9 +374,6 @@ class Session:
         result = "ok"
         try:
             await work()
-        except asyncio.CancelledError:
-            turn.place.give_back()
-            raise
         except MuseTalkError as error:
             result = error.code
             self._fail(turn, error)
@@ -380,10 +381,8 @@ class Session:
             result = "internal"
             LOG.exception("turn %s: unforeseen error", turn.id)
             self._fail(turn, MuseTalkError("an unforeseen error; the log has it", remedy=""))
-        try:
-            position = await self._finished(turn)
-        finally:
-            turn.place.give_back()
+        position = await self._finished(turn)
+        turn.place.give_back()
         self._end_report(turn, result)
         await self.playout.played(position)
         if self._turn is turn:
