@@ -38,9 +38,11 @@ RUN version="$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' 
 USER 10001:10001
 
 FROM base AS cpu
-RUN pip install --no-cache-dir -c constraints.txt \
-      --extra-index-url https://download.pytorch.org/whl/cpu ".[export]" \
+# The demo checkpoint is inside: nothing is exported here, so there is no torch.
+RUN pip install --no-cache-dir -c constraints.txt openvino numpy \
     && install -d /opt/tritonserver/backends/musetalk_openvino \
     && cp orchestrator/inference/backends/musetalk_openvino/*.py \
          /opt/tritonserver/backends/musetalk_openvino/
+COPY model_repository/cpu /models/demo
 USER 10001:10001
+CMD ["serve-triton.sh", "/models/demo"]
