@@ -31,7 +31,7 @@ U8 = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
-PIECE_SECONDS: Final = 0.4
+PIECE_SECONDS: Final = 0.6
 """Length of a piece: how much idle video is made at a time."""
 
 _AHEAD: Final = 5

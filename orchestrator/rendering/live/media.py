@@ -139,7 +139,7 @@ class LiveMedia:
             self._spare.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def idle(self) -> Fragment:
-        """The next idle fragment, up to 0.4 s long, beginning with an IDR picture.
+        """The next idle fragment, up to 0.6 s long, beginning with an IDR picture.
 
         Costs no encoder: only time stamps are new.
         """
@@ -208,7 +208,7 @@ class LiveMedia:
 
         Returns:
             The way to the beginning of a piece of idle video: at most one fragment, shorter than
-            0.4 s, without speech.
+            0.6 s, without speech.
 
         Raises:
             SetupError: an encoder failed, as in ``speech``.
