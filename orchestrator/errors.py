@@ -17,6 +17,8 @@ MuseTalkError
 ├── ServerDiedError       the embedded tritonserver ended by itself (retryable)
 ├── SpeechError           a TTS that did not speak (retryable)
 ├── LlmError              a language model that did not answer (retryable)
+├── TimeLimitError        a video job that took too long
+├── ConflictError         a request that contradicts an earlier one (HTTP 409)
 └── OverloadedError       admission control said no (retryable, HTTP 429)
 """
 
@@ -170,3 +172,17 @@ class OverloadedError(MuseTalkError):
     code = "overloaded"
     retryable = True
     http_status = 429
+
+
+class TimeLimitError(MuseTalkError):
+    """A video job took longer than the time it was given."""
+
+    code = "time_limit"
+    http_status = 504
+
+
+class ConflictError(MuseTalkError):
+    """A request contradicts an earlier one."""
+
+    code = "conflict"
+    http_status = 409

@@ -86,6 +86,15 @@ class Settings(BaseSettings):
     max_sessions: Annotated[int, Field(ge=1)] = 64
     max_talkers: Annotated[float, Field(gt=0)] = 2.0
 
+    # Video jobs: SQLite and a folder under cache_dir, or shared by several machines
+    database_url: SecretStr | None = None
+    video_store: str | None = None
+    video_retention: Annotated[float, Field(gt=0)] = 3600.0
+    max_videos: Annotated[int, Field(ge=1, le=64)] = 1
+    max_videos_queued: Annotated[int, Field(ge=1)] = 100
+    worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,100}$")] | None = None
+    worker_timeout: Annotated[float, Field(ge=1)] = 30.0
+
     # What can be seen from outside
     log_format: Literal["text", "json"] = "text"
     debug_timing: bool = False

@@ -9,6 +9,7 @@ The families:
 - ``musetalk_retries_total``: requests to Triton that were sent again
 - ``musetalk_stage_seconds{stage}``: time of a render in each stage (they overlap)
 - ``musetalk_render_seconds`` and ``musetalk_real_time_factor``: of each finished render
+- ``musetalk_videos_total{result}``: video jobs, ``ok`` or the code of the error
 - ``musetalk_http_requests_total{method,route,status}``
 
 and those of live sessions, in ``live_metrics.py``.
@@ -59,6 +60,9 @@ class Telemetry:
         GCCollector(registry=self.registry)
         self.renders = Counter(
             "musetalk_renders", "Renders by result", ["result"], registry=self.registry
+        )
+        self.videos = Counter(
+            "musetalk_videos", "Video jobs by result", ["result"], registry=self.registry
         )
         self.in_progress = Gauge(
             "musetalk_renders_in_progress", "Renders under way", registry=self.registry

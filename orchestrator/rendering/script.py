@@ -28,6 +28,21 @@ I16 = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
+class Part:
+    """Frames of an utterance that are rendered apart from its others.
+
+    Attributes:
+        first: index in the utterance of the first one.
+        end: after the last one.
+        pause: frames after them that show the avatar silent.
+    """
+
+    first: int
+    end: int
+    pause: int
+
+
+@dataclass(frozen=True)
 class Utterance:
     """A stretch of speech that is encoded and rendered by itself.
 
@@ -36,24 +51,25 @@ class Utterance:
         sound: I16[S'] mono at ``AUDIO_RATE``, what is heard, from the same moment.
         pause: seconds of silence after it; None ends the video with the last whole frame.
         share: part of the whole video, 0 to 1, for progress.
-        part: the frames of it that are rendered; None: all. ``sound`` then begins with the
-            first of them.
+        part: what of it is rendered; None: all. ``sound`` begins with the first frame of it.
     """
 
     pcm: I16
     sound: I16
     pause: float | None
     share: float
-    part: tuple[int, int] | None = None
+    part: Part | None = None
 
     def spoken_frames(self, fps: int) -> int:
         """Frames that the model renders."""
         if self.part is not None:
-            return self.part[1] - self.part[0]
+            return self.part.end - self.part.first
         return frame_count(len(self.pcm), fps)
 
     def pause_frames(self, fps: int) -> int:
-        """Frames after the floor(S*fps/16000) that the model renders."""
+        """Frames after those that the model renders."""
+        if self.part is not None:
+            return self.part.pause
         if self.pause is None:
             return 0
         whole = math.ceil((len(self.pcm) / SAMPLE_RATE + self.pause) * fps)

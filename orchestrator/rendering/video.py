@@ -143,7 +143,7 @@ async def _pieces(
                     options=options,
                     times=times,
                     first_frame=position,
-                    part=utterance.part,
+                    part=(part.first, part.end) if (part := utterance.part) else None,
                 )
                 async with aclosing(speech):
                     async for chunk in speech:

@@ -1,0 +1,1 @@
+"""Videos made in the background, which survive the process that makes them."""

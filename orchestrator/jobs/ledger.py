@@ -1,0 +1,353 @@
+"""The record of every video job: what was asked for, how far it is, what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from orchestrator.errors import MuseTalkError
+from orchestrator.jobs.database import METADATA
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Stage = Literal["queued", "llm", "tts", "render", "publish", "done"]
+
+UNFINISHED: Final = ("queued", "running")
+FINISHED: Final = ("succeeded", "failed", "cancelled")
+
+_VIDEOS: Final = sa.Table(
+    "musetalk_videos",
+    METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("stage", sa.String(20), nullable=False),
+    sa.Column("progress", sa.Double, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("updated", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double),
+    sa.Column("used_until", sa.Double, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("idempotency_key", sa.String(200)),
+    sa.Column("cache_key", sa.String(64)),
+    sa.Column("result", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("owner", "idempotency_key"),
+    sa.Index("musetalk_videos_owner", "owner", "created"),
+    sa.Index("musetalk_videos_cache", "cache_key"),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job is to make; fixed when it is created.
+
+    Attributes:
+        kind: whether ``text`` is said, answered, or there is a recording instead.
+        avatar: who speaks.
+        fps: frames a second.
+        profile: name of the profile.
+        text: what is said, or the message that is answered.
+        samples: length of a recording at 16 kHz.
+        digest: SHA-256 of a recording, hexadecimal.
+    """
+
+    kind: Literal["text", "message", "audio"]
+    avatar: str
+    fps: int
+    profile: str
+    text: str = ""
+    samples: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished video.
+
+    Attributes:
+        video: path of the MP4 in the store.
+        captions: path of the WebVTT file; None for recorded speech.
+        size: bytes of the MP4.
+        digest: SHA-256 of the MP4, hexadecimal.
+        frames: number of frames.
+        duration: seconds.
+        cached: whether an earlier job made it.
+    """
+
+    video: str
+    captions: str | None
+    size: int
+    digest: str
+    frames: int
+    duration: float
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed, in the words of the error."""
+
+    code: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video job.
+
+    Attributes:
+        id: cannot be guessed.
+        owner: the API key, or ``local``.
+        request: what it makes.
+        fingerprint: digest of the request, to tell two requests with one idempotency key apart.
+        idempotency_key: of the client.
+        status: how it stands.
+        stage: what is being done.
+        progress: 0 to 1.
+        created: seconds since the epoch.
+        updated: likewise, of the last change.
+        expires: when a finished one is deleted.
+        attempts: how often a worker began it.
+        result: of one that succeeded.
+        error: of one that failed.
+    """
+
+    id: str
+    owner: str
+    request: Request
+    fingerprint: str
+    idempotency_key: str | None = None
+    status: Status = "queued"
+    stage: Stage = "queued"
+    progress: float = 0.0
+    created: float = field(default_factory=time.time)
+    updated: float = field(default_factory=time.time)
+    expires: float | None = None
+    attempts: int = 0
+    result: Result | None = None
+    error: Failure | None = None
+
+
+class Ledger:
+    """Video jobs in the database. Its methods block: call them in a thread.
+
+    Args:
+        engine: the database.
+        retention: seconds that a finished job is kept.
+    """
+
+    def __init__(self, engine: sa.Engine, retention: float) -> None:
+        self._engine = engine
+        self._retention = retention
+
+    def add(self, job: Job) -> Job:
+        """Record a new job; or find the one that has its owner's idempotency key."""
+        row = {
+            **{name: getattr(job, name) for name in _PLAIN},
+            "request": json.dumps(asdict(job.request)),
+            "used_until": 0.0,
+        }
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(_VIDEOS).values(row))
+            return job
+        except IntegrityError:
+            known = self.with_key(job.owner, job.idempotency_key)
+            if known is None:
+                raise
+            return known
+
+    def with_key(self, owner: str, key: str | None) -> Job | None:
+        """The job that a client created with an idempotency key."""
+        if key is None:
+            return None
+        jobs = self._select(_VIDEOS.c.owner == owner, _VIDEOS.c.idempotency_key == key)
+        return jobs[0] if jobs else None
+
+    def get(self, identity: str) -> Job | None:
+        """A job by its id."""
+        jobs = self._select(_VIDEOS.c.id == identity)
+        return jobs[0] if jobs else None
+
+    def of_owner(self, owner: str, limit: int, before: Job | None = None) -> list[Job]:
+        """Jobs of an owner, the newest first.
+
+        Args:
+            owner: whose.
+            limit: how many at most.
+            before: only older ones than this.
+        """
+        conditions = [_VIDEOS.c.owner == owner]
+        if before is not None:
+            earlier = sa.tuple_(_VIDEOS.c.created, _VIDEOS.c.id)
+            conditions.append(earlier < sa.tuple_(before.created, before.id))
+        order = (_VIDEOS.c.created.desc(), _VIDEOS.c.id.desc())
+        return self._select(*conditions, order=order, limit=limit)
+
+    def unfinished(self) -> list[Job]:
+        """All jobs that wait or are under way, the oldest first."""
+        return self._select(_VIDEOS.c.status.in_(UNFINISHED), order=(_VIDEOS.c.created,))
+
+    def count_unfinished(self, owner: str | None = None) -> int:
+        """How many jobs wait or are under way, of one owner or of all."""
+        query = sa.select(sa.func.count()).where(_VIDEOS.c.status.in_(UNFINISHED))
+        if owner is not None:
+            query = query.where(_VIDEOS.c.owner == owner)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def begin(self, identity: str) -> Job | None:
+        """Count that a worker begins a job; None when there is nothing left to do for it."""
+        changed = self._update(
+            identity, UNFINISHED, status="running", attempts=_VIDEOS.c.attempts + 1
+        )
+        return self.get(identity) if changed else None
+
+    def advance(self, identity: str, stage: Stage, progress: float) -> None:
+        """Note how far a job is; never less than what was noted before."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(_VIDEOS)
+                .where(_VIDEOS.c.id == identity, _VIDEOS.c.status == "running")
+                .where(_VIDEOS.c.progress <= progress)
+                .values(stage=stage, progress=progress, updated=time.time())
+            )
+
+    def succeed(self, identity: str, result: Result) -> bool:
+        """Note the result; False when the job was cancelled or deleted meanwhile."""
+        return self._finish(identity, "succeeded", result=json.dumps(asdict(result)), progress=1.0)
+
+    def fail(self, identity: str, error: MuseTalkError) -> bool:
+        """Note why there will be no result; False when the job was over already."""
+        failure = Failure(error.code, error.message, error.remedy)
+        return self._finish(identity, "failed", error=json.dumps(asdict(failure)))
+
+    def cancel(self, identity: str) -> bool:
+        """Note that nobody wants it any more; False when the job was over already."""
+        return self._finish(identity, "cancelled")
+
+    def take_cached(self, identity: str, cache_key: str) -> bool:
+        """Answer a job with the result of an earlier one that made the same video, if any.
+
+        Without one the job remembers the key, for those that come after it.
+        """
+        with self._engine.begin() as connection:
+            earlier = connection.execute(
+                sa.select(_VIDEOS.c.result)
+                .where(_VIDEOS.c.cache_key == cache_key, _VIDEOS.c.status == "succeeded")
+                .where(_VIDEOS.c.expires > time.time())
+                .limit(1)
+                # The cleaner cannot delete it before this job, too, refers to its files.
+                .with_for_update(read=True)
+            ).scalar_one_or_none()
+            values: dict[str, Any] = {"cache_key": cache_key, "updated": time.time()}
+            if earlier is not None:
+                values |= self._final("succeeded")
+                values |= {
+                    "result": json.dumps(json.loads(earlier) | {"cached": True}),
+                    "progress": 1.0,
+                }
+            connection.execute(
+                sa.update(_VIDEOS)
+                .where(_VIDEOS.c.id == identity, _VIDEOS.c.status.in_(UNFINISHED))
+                .values(values)
+            )
+        return earlier is not None
+
+    def use(self, identity: str, seconds: float) -> None:
+        """Keep a job's files for some seconds more: they are being read."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(_VIDEOS)
+                .where(_VIDEOS.c.id == identity)
+                .values(used_until=time.time() + seconds)
+            )
+
+    def remove(self, identity: str) -> None:
+        """Forget a job."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_VIDEOS).where(_VIDEOS.c.id == identity))
+
+    def remove_expired(self) -> list[str]:
+        """Forget the finished jobs whose time is over and that nobody reads; their ids."""
+        moment = time.time()
+        with self._engine.begin() as connection:
+            return list(
+                connection.execute(
+                    sa.delete(_VIDEOS)
+                    .where(_VIDEOS.c.status.in_(FINISHED))
+                    .where(_VIDEOS.c.expires <= moment, _VIDEOS.c.used_until <= moment)
+                    .returning(_VIDEOS.c.id)
+                ).scalars()
+            )
+
+    def needed(self) -> tuple[set[str], set[str]]:
+        """Ids of unfinished jobs, all of whose files are needed; and paths of results."""
+        query = sa.select(_VIDEOS.c.id, _VIDEOS.c.status, _VIDEOS.c.result)
+        working: set[str] = set()
+        paths: set[str] = set()
+        with self._engine.connect() as connection:
+            for identity, status, result in connection.execute(query):
+                if status in UNFINISHED:
+                    working.add(identity)
+                if result is not None:
+                    known = Result(**json.loads(result))
+                    paths |= {path for path in (known.video, known.captions) if path}
+        return working, paths
+
+    def _final(self, status: Status) -> dict[str, Any]:
+        moment = time.time()
+        stage: Stage = "done"
+        return {
+            "status": status,
+            "stage": stage,
+            "updated": moment,
+            "expires": moment + self._retention,
+        }
+
+    def _finish(self, identity: str, status: Status, **values: Any) -> bool:
+        return self._update(identity, UNFINISHED, **self._final(status), **values)
+
+    def _update(self, identity: str, statuses: Sequence[str], **values: Any) -> bool:
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(_VIDEOS)
+                .where(_VIDEOS.c.id == identity, _VIDEOS.c.status.in_(statuses))
+                .values({"updated": time.time(), **values})
+            )
+            return changed.rowcount > 0
+
+    def _select(
+        self,
+        *conditions: sa.ColumnElement[bool],
+        order: Sequence[Any] = (),
+        limit: int | None = None,
+    ) -> list[Job]:
+        query = sa.select(_VIDEOS).where(*conditions).order_by(*order).limit(limit)
+        with self._engine.connect() as connection:
+            return [_job(row) for row in connection.execute(query).mappings()]
+
+
+_PLAIN: Final = (
+    *("id", "owner", "fingerprint", "idempotency_key", "status", "stage", "progress"),
+    *("created", "updated", "expires", "attempts"),
+)
+
+
+def _job(row: sa.RowMapping) -> Job:
+    result, error = row["result"], row["error"]
+    return Job(
+        **{name: row[name] for name in _PLAIN},
+        request=Request(**json.loads(row["request"])),
+        result=Result(**json.loads(result)) if result else None,
+        error=Failure(**json.loads(error)) if error else None,
+    )

@@ -1,0 +1,369 @@
+"""The work of a video job, step by step; each step leaves a file, and finds it when repeated.
+
+A job's files lie under its id: ``script.json``, ``speech-000.16k`` and ``.48k`` (samples as
+little-endian integers), ``piece-000.mp4``, and what stays: ``video.mp4``, ``captions.vtt``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import LlmError, MediaError
+from orchestrator.jobs.captions import SpokenSentence, webvtt
+from orchestrator.jobs.ledger import Job, Ledger, Result, Stage
+from orchestrator.jobs.plan import Piece, Span, Speech, pieces_of, window
+from orchestrator.jobs.store import FileStore
+from orchestrator.rendering.encode import AUDIO_RATE
+from orchestrator.rendering.join import join
+from orchestrator.rendering.script import Part, Spoken, Utterance, read_text, synthesize
+from orchestrator.rendering.tasks import end
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.rendering.video import fill
+from orchestrator.replies.responder import Responder, instructions
+from orchestrator.replies.sentences import Sentence
+from orchestrator.sessions.profiles import find_profile
+from orchestrator.settings import Settings
+from orchestrator.speech.windows import frame_count
+
+if TYPE_CHECKING:
+    from orchestrator.rendering.renderer import Renderer
+
+I16 = npt.NDArray[np.int16]
+
+FORMAT: Final = 1
+"""Part of every cache key: raised when the same request gives another video than before."""
+
+_NOTE_SECONDS: Final = 0.5
+_BYTES: Final = 2
+_FIRST_PACE: Final = 0.5
+
+# Where each stage begins in the progress of a job.
+_TTS: Final = 0.05
+_RENDER: Final = 0.15
+_PUBLISH: Final = 0.95
+
+
+def speech_paths(identity: str, index: int) -> tuple[str, str]:
+    """Names of the files with an utterance, at 16 kHz and at ``AUDIO_RATE``."""
+    return f"{identity}/speech-{index:03}.16k", f"{identity}/speech-{index:03}.48k"
+
+
+def samples_bytes(pcm: I16) -> bytes:
+    """Samples as they lie in a file."""
+    return np.ascontiguousarray(pcm, "<i2").tobytes()
+
+
+class Pipeline:
+    """Does the steps of jobs.
+
+    Args:
+        settings: of the process.
+        renderer: speaks and renders.
+        responder: answers messages.
+        ledger: where progress is noted.
+        store: where files go.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        renderer: Renderer,
+        responder: Responder,
+        ledger: Ledger,
+        store: FileStore,
+    ) -> None:
+        self._settings = settings
+        self._renderer = renderer
+        self._responder = responder
+        self._ledger = ledger
+        self._store = store
+        self._noting: dict[str, asyncio.Task[None]] = {}
+        self.pace = _FIRST_PACE
+        """Seconds that a frame takes, from the renders so far."""
+
+    async def script(self, job: Job) -> list[Sentence]:
+        """What is said, in sentences; of a message, what the language model answers.
+
+        Returns:
+            The sentences; none for recorded speech.
+
+        Raises:
+            LlmError: the model failed or said nothing.
+            UsageError: there is nothing to say.
+        """
+        if job.request.kind == "audio":
+            return []
+        path = f"{job.id}/script.json"
+        if await self._store.size(path) is not None:
+            return [Sentence(*one) for one in json.loads(await self._store.read(path))]
+        text = job.request.text
+        if job.request.kind == "message":
+            await self._note(job, "llm", 0.01)
+            text = await self._reply(job)
+        sentences = read_text(text, self._settings).sentences
+        content = json.dumps([[one.text, one.pause] for one in sentences])
+        await self._store.put(path, content.encode())
+        return sentences
+
+    async def cached(self, job: Job, sentences: Sequence[Sentence]) -> bool:
+        """Answer the job with an earlier video of the same speech, avatar, settings, weights.
+
+        Raises:
+            MuseTalkError: there is no such avatar.
+        """
+        avatar = await self._renderer.avatar(job.request.avatar)
+        request = job.request
+        words = [[one.text, one.pause] for one in sentences]
+        speech = [request.digest] if request.kind == "audio" else [self._renderer.voice.name, words]
+        made_of = [
+            *(FORMAT, job.owner, speech, avatar.id, avatar.name),
+            *(request.fps, request.profile, self._renderer.weights),
+        ]
+        key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        return await asyncio.to_thread(self._ledger.take_cached, job.id, key)
+
+    async def speak(self, job: Job, index: int, sentence: Sentence, of: int) -> int:
+        """Synthesise one sentence.
+
+        Args:
+            job: the job.
+            index: of the sentence.
+            sentence: what is said.
+            of: number of sentences, for progress.
+
+        Returns:
+            Its length in samples at 16 kHz.
+
+        Raises:
+            MuseTalkError: the voice failed.
+        """
+        for_model, for_ear = speech_paths(job.id, index)
+        if await self._store.size(for_ear) is not None:
+            return (await self._store.size(for_model) or 0) // _BYTES
+        await self._note(job, "tts", _TTS + (_RENDER - _TTS) * index / of)
+        pcm, sound = await synthesize(self._renderer.voice, sentence.text)
+        await self._store.put(for_model, samples_bytes(pcm))
+        await self._store.put(for_ear, samples_bytes(sound))
+        return len(pcm)
+
+    def plan(self, job: Job, speeches: Sequence[Speech]) -> list[Piece]:
+        """Cut the video into pieces.
+
+        Raises:
+            MediaError: it would have no frame.
+        """
+        pieces = pieces_of(speeches, job.request.fps)
+        if not pieces:
+            raise MediaError("the speech is shorter than one frame of video")
+        return pieces
+
+    async def render(
+        self, job: Job, number: int, pieces: Sequence[Piece], speeches: Sequence[Speech]
+    ) -> str:
+        """Render one piece.
+
+        Args:
+            job: the job.
+            number: of the piece.
+            pieces: all of them.
+            speeches: all utterances.
+
+        Returns:
+            Name of its file.
+
+        Raises:
+            MuseTalkError: a stage failed.
+        """
+        piece, fps = pieces[number], job.request.fps
+        path = f"{job.id}/piece-{number:03}.mp4"
+        if await self._store.size(path) is not None:
+            return path
+        total = pieces[-1].position + pieces[-1].frames
+
+        def moved(part: float, frames: int) -> None:
+            done = (piece.position + part * piece.frames) / total
+            self._note_soon(job, "render", _RENDER + (_PUBLISH - _RENDER) * done)
+
+        await self._note(job, "render", _RENDER + (_PUBLISH - _RENDER) * piece.position / total)
+        avatar = await self._renderer.avatar(job.request.avatar)
+        times = StageTimes()
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="musetalk-") as folder:
+            output = Path(folder) / "piece.mp4"
+            utterances = [
+                await self._utterance(job, span, speeches[span.speech], piece)
+                for span in piece.spans
+            ]
+            await self._renderer.speak(
+                Spoken(utterances),
+                avatar,
+                output,
+                fps=fps,
+                times=times,
+                progress=moved,
+                piece_from=piece.position,
+            )
+            await self._store.put(path, output)
+        self.pace += 0.3 * ((time.monotonic() - started) / piece.frames - self.pace)
+        return path
+
+    async def publish(
+        self,
+        job: Job,
+        pieces: Sequence[Piece],
+        speeches: Sequence[Speech],
+        sentences: Sequence[Sentence],
+    ) -> Result:
+        """Join the pieces, and write the captions.
+
+        Args:
+            job: the job.
+            pieces: rendered all.
+            speeches: all utterances.
+            sentences: their words; none for recorded speech.
+
+        Raises:
+            MuseTalkError: a file is gone, or cannot be written.
+        """
+        await self._note(job, "publish", _PUBLISH)
+        fps = job.request.fps
+        frames = pieces[-1].position + pieces[-1].frames
+        avatar = await self._renderer.avatar(job.request.avatar)
+        recorded = job.request.kind == "audio"
+        with tempfile.TemporaryDirectory(prefix="musetalk-") as name:
+            folder = Path(name)
+            files = []
+            for number in range(len(pieces)):
+                file = folder / f"piece-{number:03}.mp4"
+                await self._store.fetch(f"{job.id}/piece-{number:03}.mp4", file)
+                files.append(file)
+            sound = folder / "sound.pcm"
+            for piece in pieces:
+                await self._write_sound(job, piece, speeches, sound)
+            output = folder / "video.mp4"
+            provenance = self._renderer.provenance(avatar, recorded=recorded)
+            await join(files, sound, output, provenance=provenance)
+            digest = await asyncio.to_thread(_digest, output)
+            size = (await asyncio.to_thread(output.stat)).st_size
+            await self._store.put(f"{job.id}/video.mp4", output)
+        captions = None
+        if not recorded:
+            captions = f"{job.id}/captions.vtt"
+            text = webvtt(_times(pieces, sentences, fps))
+            await self._store.put(captions, text.encode())
+        return Result(f"{job.id}/video.mp4", captions, size, digest, frames, frames / fps)
+
+    async def close(self) -> None:
+        """End what still runs beside the steps."""
+        await end(*self._noting.values())
+
+    async def tidy(self, job: Job) -> None:
+        """Delete what is not needed once the job is over."""
+        working, kept = await asyncio.to_thread(self._ledger.needed)
+        if job.id in working:
+            return
+        files = await self._store.files(job.id)
+        await self._store.delete([file.path for file in files if file.path not in kept])
+
+    async def _reply(self, job: Job) -> str:
+        profile = find_profile(job.request.profile)
+        reply = self._responder.reply(
+            job.request.text,
+            [],
+            system=instructions(self._settings),
+            max_tokens=profile.max_tokens(self._settings.llm_max_tokens),
+        )
+        async with aclosing(reply) as pieces:
+            text = "".join([piece async for piece in pieces])
+        if not text.strip():
+            raise LlmError(f"{self._responder.name} said nothing", remedy="ask something else")
+        return text
+
+    async def _utterance(self, job: Job, span: Span, speech: Speech, piece: Piece) -> Utterance:
+        fps = job.request.fps
+        for_model, for_ear = speech_paths(job.id, span.speech)
+        heard = window(span, speech, fps)
+        pcm = await self._store.read(for_model, heard.start * _BYTES, heard.end * _BYTES)
+        sound = await self._sound(for_ear, span, speech, fps)
+        part = Part(heard.first, heard.first + span.end - span.first, span.pause)
+        return Utterance(_samples(pcm), sound, speech.pause, span.frames / piece.frames, part)
+
+    async def _sound(self, path: str, span: Span, speech: Speech, fps: int) -> I16:
+        """What is heard during a span: whole samples, as spans begin at whole seconds."""
+        start = span.first // fps * AUDIO_RATE
+        last = span.end == frame_count(speech.samples, fps)
+        stop = None if last else span.end // fps * AUDIO_RATE * _BYTES
+        return _samples(await self._store.read(path, start * _BYTES, stop))
+
+    async def _write_sound(
+        self, job: Job, piece: Piece, speeches: Sequence[Speech], target: Path
+    ) -> None:
+        position = piece.position
+        for span in piece.spans:
+            path = speech_paths(job.id, span.speech)[1]
+            sound = await self._sound(path, span, speeches[span.speech], job.request.fps)
+            sound = fill(sound, position, position + span.frames, job.request.fps)
+            await asyncio.to_thread(_append, target, samples_bytes(sound))
+            position += span.frames
+
+    async def _note(self, job: Job, stage: Stage, progress: float) -> None:
+        await asyncio.to_thread(self._ledger.advance, job.id, stage, progress)
+
+    def _note_soon(self, job: Job, stage: Stage, progress: float) -> None:
+        """Note progress without waiting for it, and not too often."""
+        if job.id in self._noting:
+            return
+
+        async def note() -> None:
+            await self._note(job, stage, progress)
+            await asyncio.sleep(_NOTE_SECONDS)
+
+        task = asyncio.create_task(note())
+        self._noting[job.id] = task
+        task.add_done_callback(lambda _: self._noting.pop(job.id))
+
+
+def _times(
+    pieces: Sequence[Piece], sentences: Sequence[Sentence], fps: int
+) -> list[SpokenSentence]:
+    """When each sentence is heard."""
+    times: dict[int, tuple[int, int]] = {}
+    for piece in pieces:
+        position = piece.position
+        for span in piece.spans:
+            start, _ = times.get(span.speech, (position, 0))
+            times[span.speech] = (start, position + span.end - span.first)
+            position += span.frames
+    return [
+        SpokenSentence(sentences[index].text, start / fps, end / fps)
+        for index, (start, end) in times.items()
+        if end > start
+    ]
+
+
+def _samples(content: bytes) -> I16:
+    return np.frombuffer(content, "<i2").astype(np.int16)
+
+
+def _append(path: Path, content: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(content)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        sha = hashlib.sha256()
+        while block := file.read(1 << 20):
+            sha.update(block)
+        return sha.hexdigest()
