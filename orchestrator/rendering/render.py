@@ -52,7 +52,8 @@ class RenderOptions:
         batch: frames in one request to Triton.
         alignment: which Whisper steps a frame reads, design.md section 6.
         timeout: seconds that one request may take.
-        first_batch: frames in the first request of an utterance; None: as in the others.
+        first_batch: frames in each of the first two requests of an utterance, so that it begins
+            to show soon and goes on; None: as in the others.
     """
 
     fps: int = 25
@@ -63,10 +64,11 @@ class RenderOptions:
 
     def batches(self, frames: int) -> Iterator[slice]:
         """Cut an utterance of ``frames`` frames into requests."""
-        start, size = 0, self.first_batch or self.batch
+        start, number = 0, 0
         while start < frames:
+            size = self.first_batch if self.first_batch and number < 2 else self.batch
             yield slice(start, min(start + size, frames))
-            start, size = start + size, self.batch
+            start, number = start + size, number + 1
 
 
 @dataclass(frozen=True)

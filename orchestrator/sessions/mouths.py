@@ -27,6 +27,7 @@ GIVE_UP_SECONDS: Final = 10.0
 _LITTLE_SLACK: Final = 0.1
 _MUCH_SLACK: Final = 0.4
 _CALM_SECONDS: Final = 4.0
+_LONGEST_BATCH: Final = 0.5
 _WATCH_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 0.2
 
@@ -40,8 +41,15 @@ class Pace:
 
     def __init__(self, least: int) -> None:
         self.step = least
+        self.batch_seconds = 0.0
+        """What a small batch usually takes."""
         self._least = least
         self._calm_since: float | None = None
+
+    def took(self, seconds: float) -> None:
+        """A small batch took so long."""
+        weight = 0.5 if self.batch_seconds else 1.0
+        self.batch_seconds += weight * (min(seconds, _LONGEST_BATCH) - self.batch_seconds)
 
     def answered(self, slack: float, now: float) -> None:
         """A batch was there ``slack`` seconds before it had to be."""
@@ -141,7 +149,9 @@ class LiveInference:
             if task.done():
                 faces = task.result()
                 self._answered = clock()
-                if deadline is not None:
+                if deadline is None:
+                    self._pace.took(self._answered - began)
+                else:
                     self._pace.answered(deadline - self._answered, self._answered)
                 return faces
         finally:

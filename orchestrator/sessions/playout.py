@@ -37,8 +37,8 @@ GUARD: Final = 0.15
 """Seconds between a cut and the moment that is shown: the next fragment must get there."""
 
 _IDLE_AHEAD: Final = 0.6
-_SPEECH_AHEAD: Final = 0.1
-_DUE_BEFORE: Final = 0.2
+_SPEECH_AHEAD: Final = 0.05
+_DUE_BEFORE: Final = 0.12
 _FIRST_LEAD: Final = 0.35
 _MEDIA_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 1.0
@@ -95,12 +95,15 @@ class Piece:
         begins: called with the position in seconds at which the first of them will show, when
             it is the first of a sentence.
         encoded: called with the seconds of media that it was, and that encoding it took.
+        head_start: seconds that speech which begins with it should be held back, because what
+            follows takes so long.
     """
 
     frames: Sequence[U8]
     sound: I16
     begins: Callable[[float], None] | None
     encoded: Callable[[float, float], None]
+    head_start: float = 0.0
 
 
 class Playout:
@@ -346,10 +349,10 @@ class Playout:
             now = self._clock()
             waiting = sum(len(other.frames) for other in self._pieces)
             planned = (self._planned - waiting - len(piece.frames)) / self._fps
-            at = max(self.playhead.now(now) + GUARD, planned)
+            at = max(self.playhead.now(now) + GUARD + piece.head_start, planned)
             await self._cut_at(at)
             if self._asked_place is not None:
-                took = now - self._asked_place + GUARD
+                took = now - self._asked_place + GUARD + piece.head_start
                 self._lead += 0.3 * (took - self._lead)
                 self._asked_place = None
             await within(self._media.begin_turn(), _MEDIA_SECONDS)

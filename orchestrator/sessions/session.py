@@ -120,6 +120,7 @@ class Session:
         self._turn: _Turn | None = None
         self._commands = asyncio.Lock()
         self._state: State = "idle"
+        self._paces: dict[int, Pace] = {}
 
     @property
     def id(self) -> str:
@@ -334,11 +335,12 @@ class Session:
             self._transcript(turn, "avatar", index, text, start, stop)
 
         progress = TurnProgress(tokens, profile.grid, progressed)
+        pace = self._paces.setdefault(profile.stride, Pace(profile.stride))
         inference = LiveInference(
             shared.inference,
             shared.scheduler,
             self.id,
-            Pace(profile.stride),
+            pace,
             turn.times,
             shared.settings.inference_timeout,
         )
@@ -347,11 +349,13 @@ class Session:
             voice,
             self.conversation.language,
             profile,
+            pace,
             inference,
             self.playout,
             turn.times,
             progress,
             spoken,
+            asyncio.Event(),
         )
 
     def _run(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:

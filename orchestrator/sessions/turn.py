@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from orchestrator.speech.windows import frame_count
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
     from orchestrator.inference import Inference
-    from orchestrator.sessions.mouths import LiveInference
+    from orchestrator.sessions.mouths import LiveInference, Pace
     from orchestrator.sessions.profiles import Profile
     from orchestrator.sessions.times import TurnTimes
     from orchestrator.speech.tts import SpeechSynthesizer
@@ -80,22 +81,27 @@ class Tools:
         voice: speaks the sentences.
         language: of the sentences, ISO 639.
         profile: frame rate and batches.
+        pace: how fast the session renders.
         inference: Triton.
         stage: takes the frames.
         times: gets the time of each stage.
         progress: is told how far each stage is.
         spoken: called with index, text, start and end in seconds when a part begins to show.
+        begun: set when the first frames are there. Until then nothing is done for what comes
+            after the first sentence: it would only take time from it.
     """
 
     avatar: Avatar
     voice: SpeechSynthesizer
     language: str
     profile: Profile
+    pace: Pace
     inference: LiveInference
     stage: Stage
     times: TurnTimes
     progress: TurnProgress
     spoken: Callable[[int, str, float, float], None]
+    begun: asyncio.Event
 
 
 async def speak_text(pieces: AsyncGenerator[str, None], tools: Tools) -> None:
@@ -153,8 +159,12 @@ async def _counted(pieces: AsyncGenerator[str, None], tools: Tools) -> AsyncGene
 async def _voiced(
     sentences: AsyncGenerator[Sentence, None], tools: Tools
 ) -> AsyncGenerator[tuple[str, Utterance], None]:
+    first = True
     async with aclosing(sentences):
         async for sentence in sentences:
+            if not first:
+                await tools.begun.wait()
+            first = False
             tools.progress.sentence(len(sentence.text))
             with tools.times.measure("speech"):
                 pcm, sound = await synthesize(tools.voice, sentence.text, tools.language)
@@ -172,6 +182,7 @@ async def _encoded(
     async with aclosing(utterances):
         async for text, utterance in utterances:
             if not frame_count(len(utterance.pcm), fps):
+                tools.begun.set()
                 continue  # shorter than one frame
             with tools.times.measure("features"):
                 features = await speech_features(inference, utterance.pcm, fps)
@@ -205,7 +216,9 @@ async def _show_part(index: int, part: Part, tools: Tools) -> None:
         missing = len(frames) * samples - len(sound)
         if missing:
             sound = np.concatenate([sound, np.zeros(missing, np.int16)])
-        await tools.stage.put(Piece(frames, sound, None if done else begins, encoded))
+        wait = max(0.0, tools.pace.batch_seconds - len(frames) / profile.grid)
+        await tools.stage.put(Piece(frames, sound, None if done else begins, encoded, wait))
+        tools.begun.set()
         done += len(frames)
         tools.progress.rendered(len(frames))
 
