@@ -100,6 +100,10 @@ class Sessions:
         counts = dict.fromkeys(("idle", "thinking", "speaking", "away"), 0)
         return counts | Counter(session.state for session in self._sessions.values())
 
+    def waiting(self) -> dict[str, int]:
+        """Requests that have not been sent to Triton yet, by model."""
+        return self._shared.scheduler.waiting()
+
     @property
     def retry_after(self) -> int:
         """Seconds after which a talker's place is likely to be free."""
