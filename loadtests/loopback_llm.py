@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _POLL_SECONDS: Final = 0.01
+_hung_up: Final = contextlib.suppress(asyncio.IncompleteReadError, ConnectionError)
 
 
 @dataclass
@@ -100,8 +101,22 @@ class LoopbackLlm:
     active: int = 0
     sent: int = 0
 
+    def __post_init__(self) -> None:
+        """Nobody is connected yet."""
+        self._serving: set[asyncio.Task[None]] = set()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _stop(self) -> None:
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.closing(writer), _hung_up:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 found = re.search(r"content-length:\s*(\d+)", head, re.IGNORECASE)
@@ -113,7 +128,6 @@ class LoopbackLlm:
                     await self._until_hung_up(reader, (self.answer or self.write)(exchange))
                 finally:
                     self.active -= 1
-        writer.close()
 
     async def _until_hung_up(
         self, reader: asyncio.StreamReader, answering: Awaitable[None]
@@ -159,9 +173,10 @@ async def _closed(reader: asyncio.StreamReader) -> None:
 async def loopback_llm(**options: Any) -> AsyncIterator[LoopbackLlm]:
     """Run a server; the options are the attributes of ``LoopbackLlm``."""
     llm = LoopbackLlm(**options)
-    server = await asyncio.start_server(llm._serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(llm._connected, "127.0.0.1", 0)
     llm.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield llm
     finally:
         server.close()
+        await llm._stop()

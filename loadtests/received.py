@@ -51,13 +51,11 @@ class Held:
     whole: bool = True
 
     def bytes(self, number: int) -> bytes:
-        """As it was received, or what is left of it; nothing without pictures."""
+        """As it was received, or what is left of it, which has pictures."""
         if self.whole:
             return self.data
         frames = [Frame(data, ticks, key) for ticks, data, key in self.video.samples]
         packets = [data for _, data, _ in self.audio.samples]
-        if not frames:
-            return b""
         return fragment(number, self.video.start, frames, self.audio.start, packets)
 
 
@@ -89,8 +87,18 @@ class Player:
 
     def stream(self) -> bytes:
         """One MP4."""
-        parts = (held.bytes(number) for number, held in enumerate(self.held, 1))
-        return self.init + b"".join(parts)
+        kept: list[Held] = []
+        for held in self.held:
+            if held.video.samples:
+                kept.append(held)
+            elif held.audio.samples and kept:
+                # Sound lags behind the pictures: a fragment can lose all of these alone.
+                before = kept[-1]
+                if not before.audio.samples:
+                    before.audio.start = held.audio.start
+                before.audio.samples += held.audio.samples
+                before.whole = False
+        return self.init + b"".join(held.bytes(number) for number, held in enumerate(kept, 1))
 
 
 def parse(data: bytes) -> Held:

@@ -110,7 +110,7 @@ class GreyAvatar:
         return 5
 
     def frame(self, index: int) -> U8:
-        return self._frame
+        return self._frame.view()
 
     def cycle_index(self, index: int) -> int:
         place = index % 10
