@@ -4,6 +4,9 @@
 const KEPT_SECONDS = 12; // behind the playhead
 const TRIM_AT_SECONDS = 24;
 const TICK_MS = 50;
+const READ_AHEAD_SECONDS = 0.7; // what a browser may have taken out of the buffer already
+const JOINT_SECONDS = 0.08;
+const STUCK_MS = 400;
 const HIDDEN_BACKLOG_SECONDS = 2.5;
 const STALLS_KEPT = 100;
 
@@ -18,6 +21,8 @@ export class Player {
   #placed = false;
   #stalledAt = 0;
   #cleared = Infinity; // where speech that was cut off ended
+  #joint = null; // where new media replaces what the decoder may have read already
+  #moved = { time: 0, at: 0 };
   #watchers = [];
 
   /** Called about twenty times a second with the media time. */
@@ -92,7 +97,9 @@ export class Player {
       job.done?.();
       return false;
     });
-    this.#jobs.push({ act: (buffer) => buffer.remove(from, Infinity) });
+    const near = from - this.time < READ_AHEAD_SECONDS;
+    const done = () => near && (this.#joint = from);
+    this.#jobs.push({ act: (buffer) => buffer.remove(from, Infinity), done });
     this.#cleared = from;
     for (const watcher of this.#watchers) if (watcher.at >= from) watcher.at = Infinity;
     this.#pump();
@@ -151,6 +158,7 @@ export class Player {
     const video = this.#video;
     if (this.#buffer && this.#placed) {
       this.#leap();
+      this.#mend();
       if (video.paused && !document.hidden) this.#play();
       const { buffered } = this.#buffer;
       if (buffered.length && this.time - buffered.start(0) > TRIM_AT_SECONDS) {
@@ -178,6 +186,32 @@ export class Player {
         return;
       }
     }
+  }
+
+  /**
+   * A decoder that has read past a cut waits for the next key frame after it, which may be far
+   * away. Seeking to the cut, where there is one, lets it go on there, and no word is lost.
+   */
+  #mend() {
+    const now = performance.now();
+    if (this.time !== this.#moved.time || this.#video.paused) this.#moved = { time: this.time, at: now };
+    const joint = this.#joint;
+    if (joint !== null) {
+      if (this.time < joint - 0.04 || !this.#holds(joint)) return;
+      this.#joint = null;
+      this.#video.currentTime = joint;
+    } else if (now - this.#moved.at > STUCK_MS && !this.#video.seeking && this.#holds(this.time)) {
+      this.#video.currentTime = this.time;
+    } else return;
+    this.#moved.at = now;
+  }
+
+  #holds(time) {
+    const { buffered } = this.#buffer;
+    for (let i = 0; i < buffered.length; i++) {
+      if (buffered.start(i) <= time + 0.001 && buffered.end(i) >= time + JOINT_SECONDS) return true;
+    }
+    return false;
   }
 
   #catchUp() {
@@ -224,6 +258,7 @@ export class Player {
     this.#placed = false;
     this.#stalledAt = 0;
     this.#cleared = Infinity;
+    this.#joint = null;
     this.#video.volume = 1;
   }
 }

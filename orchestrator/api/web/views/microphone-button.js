@@ -74,7 +74,7 @@ export class MicrophoneButton {
       else {
         $("composer-hint").textContent = t("microphone.transcribing");
         const form = new FormData();
-        form.append("file", wav(samples), "speech.wav");
+        form.append("audio", wav(samples), "speech.wav");
         form.append("language", language());
         const { text } = await call("/v1/transcriptions", { method: "POST", form });
         if (!text.trim()) return this.#refuse("nothing");

@@ -56,7 +56,7 @@ export class TalkView {
   }
 
   get name() {
-    return cast.name(this.avatar);
+    return this.avatar ? cast.name(this.avatar) : t("avatar");
   }
 
   get server() {
@@ -230,7 +230,15 @@ export class TalkView {
     const focused = $("cast").contains(document.activeElement);
     $("cast").replaceChildren(...faces);
     if (focused) $("cast").querySelector('[aria-pressed="true"]')?.focus();
+    this.#poster();
     this.#words();
+  }
+
+  /** A still face until the live one is there. */
+  #poster() {
+    const id = this.avatar ?? cast.ready[0]?.id;
+    if (!id || $("live").poster) return;
+    media(avatarPath(id, "poster.jpg")).then((source) => ($("live").poster = source)).catch(() => {});
   }
 
   #words() {

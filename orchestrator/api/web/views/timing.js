@@ -58,7 +58,7 @@ export class TimingView {
     return h("li", { class: "card turn" },
       h("header", {}, h("p", { class: "turn-text" }, text), h("time", {}, moment(turn.began, { hour: "2-digit", minute: "2-digit", second: "2-digit" }))),
       h("dl", { class: "figures" },
-        figure(t("timing.shown"), turn.shown === null ? "–" : duration(turn.shown), "", true),
+        figure(t("timing.shown"), turn.shown === null ? "–" : duration(turn.shown), t("timing.shown.help"), true),
         figure(t("timing.rtf"), typeof figures.real_time_factor === "number" ? number(figures.real_time_factor, 2) : "–", t("timing.rtf.help")),
         figure(t("timing.late"), number(figures.frames_late), t("timing.late.of", { frames: number(figures.frames) })),
         figure(t("timing.total"), duration(figures.generation_time))),
@@ -82,13 +82,13 @@ export class TimingView {
     const models = Object.entries(triton?.models ?? {});
     const pending = models.reduce((sum, [, model]) => sum + (model.pending ?? 0), 0);
     const queue = Math.max(0, ...models.map(([, model]) => model.queue_ms ?? 0));
-    const open = (sessions.idle ?? 0) + (sessions.speaking ?? 0);
+    const open = ["idle", "thinking", "speaking"].reduce((sum, state) => sum + (sessions[state] ?? 0), 0);
     const values = { sessions: open, queue: pending, cpu: machine.cpu_percent ?? 0, player: this.#player.ahead };
     for (const [name, value] of Object.entries(values)) this.#history[name] = [...this.#history[name], value].slice(-HISTORY);
     $("tiles").replaceChildren(
       tile("sessions", number(open), { speaking: sessions.speaking ?? 0, limit: sessions.limit ?? "–" }, this.#history.sessions, 4),
-      tile("queue", number(pending), { queue: number(queue, 1) }, this.#history.queue, 4),
-      tile("cpu", `${number(values.cpu)} %`, { memory: memory(machine.memory) }, this.#history.cpu, 100),
+      tile("queue", number(pending), { queue: number(queue, queue < 10 ? 1 : 0) }, this.#history.queue, 4),
+      tile("cpu", `${number(values.cpu)} %`, { memory: `${number(machine.memory)} %` }, this.#history.cpu, 100),
       tile("player", number(values.player, 1), { stalls: this.#player.stalls.length }, this.#history.player, 2));
     const head = ["model", "batch", "queue", "compute", "pending"];
     $("models").replaceChildren(models.length ? h("table", {},
@@ -136,10 +136,4 @@ function spark(values, least) {
   svg.setAttribute("aria-hidden", "true");
   svg.append(line);
   return svg;
-}
-
-function memory(value) {
-  if (typeof value === "number") return value > 100 ? `${number(value / 2 ** 30, 1)} GB` : `${number(value)} %`;
-  if (value?.used) return `${number(value.used / 2 ** 30, 1)} GB`;
-  return "–";
 }
