@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import uvicorn
@@ -17,8 +17,10 @@ from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
+from orchestrator.jobs.videos import VideoJobs, open_videos
 from orchestrator.logs import setup_logging
-from orchestrator.rendering.renderer import open_renderer
+from orchestrator.rendering.renderer import Renderer, open_renderer
+from orchestrator.replies.responder import responder
 from orchestrator.sessions.registry import open_sessions
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
@@ -122,18 +124,35 @@ async def _serve(settings: Settings) -> None:
         raise outcome
 
 
+@contextlib.asynccontextmanager
+async def _open_videos(service: Service, renderer: Renderer) -> AsyncIterator[VideoJobs]:
+    """Make videos in the background, with a language model of their own."""
+    answers = responder(service.settings)
+    try:
+        async with open_videos(
+            service.settings,
+            renderer,
+            answers,
+            lambda result: service.telemetry.videos.labels(result).inc(),
+        ) as videos:
+            yield videos
+    finally:
+        await answers.close()
+
+
 async def _hold_renderer(service: Service, address: str, drained: asyncio.Event) -> None:
     """Keep Triton running for the service until its last request is answered."""
     settings = service.settings
     async with (
         open_renderer(settings) as renderer,
         open_sessions(settings, renderer, service.telemetry) as sessions,
+        _open_videos(service, renderer) as videos,
     ):
         try:
             await renderer.warm_up()
         except MuseTalkError as error:
             LOG.warning("the first video may be late or fail: %s", error)
-        service.renderer, service.sessions = renderer, sessions
+        service.renderer, service.sessions, service.videos = renderer, sessions, videos
         LOG.info("ready: open %s in a browser", address)
         await drained.wait()
 

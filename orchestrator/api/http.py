@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
-from orchestrator.api import avatars, health, panel, problems, speak, studio
+from orchestrator.api import avatars, health, panel, problems, speak, studio, videos
 from orchestrator.api.middleware import Gate
 from orchestrator.api.service import Service
 
@@ -18,8 +19,16 @@ def create_app(service: Service) -> FastAPI:
         service: what the routes work with; its ``renderer`` may be set later.
     """
     app = FastAPI(title="MuseTalk serving", docs_url=None, redoc_url=None)
-    app.add_middleware(Gate, telemetry=service.telemetry)
+    app.add_middleware(Gate, telemetry=service.telemetry, access=service.access)
+    if service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Range"],
+            expose_headers=["X-Request-ID", "Content-Range", "Server-Timing", "Retry-After"],
+        )
     problems.install(app)
-    for module in (health, speak, avatars, panel, studio):
+    for module in (health, speak, videos, avatars, panel, studio):
         app.include_router(module.router(service))
     return app

@@ -90,11 +90,11 @@ async def read_order(request: Request, settings: Settings) -> Order:
 async def _parse(request: Request, settings: Settings) -> Order:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        body = SpeakBody.model_validate_json(await _limited(request, _JSON_BYTES).body())
+        body = SpeakBody.model_validate_json(await limited(request, _JSON_BYTES).body())
         return Order(text=body.text, avatar=body.avatar, fps=body.fps)
     if kind == "multipart/form-data":
         limit = settings.max_audio_bytes + _FORM_OVERHEAD
-        async with _limited(request, limit).form(max_files=1, max_fields=8) as form:
+        async with limited(request, limit).form(max_files=1, max_fields=8) as form:
             fields = {key: value for key, value in form.items() if key != "audio"}
             values = SpeakForm.model_validate(fields)
             audio = form.get("audio")
@@ -104,8 +104,12 @@ async def _parse(request: Request, settings: Settings) -> Order:
     raise HTTPException(415, "send application/json or multipart/form-data")
 
 
-def _limited(request: Request, limit: int) -> Request:
-    """The same request, whose body ends in an error past ``limit`` bytes."""
+def limited(request: Request, limit: int) -> Request:
+    """The same request, whose body ends in an error past ``limit`` bytes.
+
+    Raises:
+        HTTPException: 413, at once where the request says its length.
+    """
     declared = request.headers.get("content-length", "0")
     too_large = HTTPException(413, f"the body is larger than {limit} bytes")
     if declared.isdigit() and int(declared) > limit:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Final
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from orchestrator.errors import MuseTalkError
@@ -16,6 +18,31 @@ LOG: Final = logging.getLogger("musetalk.api")
 
 RETRY_AFTER_SECONDS: Final = 5
 """What a client is told to wait where nothing better is known."""
+
+
+class ProblemDocument(BaseModel):
+    """What every error looks like (RFC 9457)."""
+
+    type: Annotated[str, Field(examples=["about:blank"])]
+    title: Annotated[str, Field(examples=["Not Found"])]
+    status: Annotated[int, Field(examples=[404])]
+    code: Annotated[str, Field(description="stable, for programs", examples=["not_found"])]
+    detail: Annotated[str, Field(description="one line for people")]
+    request_id: Annotated[str, Field(description="the log has it too")]
+    remedy: Annotated[str | None, Field(description="what the caller can do")] = None
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers with a problem document that a route can give, for the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": schema}},
+            "model": ProblemDocument,
+        }
+        for status in statuses
+    }
 
 
 def request_id(request: Request) -> str:
@@ -78,6 +105,12 @@ def install(app: FastAPI) -> None:
         if error.http_status >= 500:
             LOG.error("request %s: %s: %s", request_id(request), error.code, error)
         return from_error(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return problem(request, 422, "bad_request", f"{where}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.api.access import Access
 from orchestrator.api.admission import Admission
 from orchestrator.errors import UnavailableError
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from orchestrator.jobs.videos import VideoJobs
     from orchestrator.rendering.renderer import Renderer
     from orchestrator.sessions.registry import Sessions
 
@@ -25,6 +27,8 @@ class Service:
         admission: places for renders.
         renderer: renders; set when Triton answers.
         sessions: live ones; set with it.
+        videos: video jobs; set with it.
+        access: lets callers in.
     """
 
     settings: Settings
@@ -32,6 +36,16 @@ class Service:
     admission: Admission
     renderer: Renderer | None = None
     sessions: Sessions | None = None
+    videos: VideoJobs | None = None
+    access: Access = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the API keys.
+
+        Raises:
+            SetupError: their file is damaged.
+        """
+        self.access = Access(self.settings)
 
     def require_renderer(self) -> Renderer:
         """The renderer.
@@ -42,3 +56,13 @@ class Service:
         if self.renderer is None:
             raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
         return self.renderer
+
+    def require_videos(self) -> VideoJobs:
+        """The video jobs.
+
+        Raises:
+            UnavailableError: Triton is still starting.
+        """
+        if self.videos is None:
+            raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
+        return self.videos

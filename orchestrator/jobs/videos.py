@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -48,6 +49,7 @@ LOG: Final = logging.getLogger("musetalk.jobs")
 MAX_KEY: Final = 200
 """Characters of an idempotency key."""
 
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 _READING_SECONDS: Final = 60.0
 _APPEAR_SECONDS: Final = 60.0
 _APPEAR_EVERY: Final = 0.5
@@ -158,7 +160,9 @@ class VideoJobs:
         Raises:
             NotFoundError: the owner has no such job.
         """
-        job = await asyncio.to_thread(self._ledger.get, identity)
+        job = None
+        if _ID.fullmatch(identity):
+            job = await asyncio.to_thread(self._ledger.get, identity)
         if job is None or job.owner != owner:
             raise NotFoundError(
                 "there is no such video",
