@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy.typing as npt
 import pytest
 
 from orchestrator.avatars.masks import BlendMask
+from orchestrator.errors import NotFoundError
 from orchestrator.replies.responder import Message
 from orchestrator.sessions.conversation import Conversation, MemoryConversations, hash_token
 from orchestrator.sessions.profiles import find_profile
+from orchestrator.sessions.registry import Sessions
 from orchestrator.sessions.schedule import Scheduler
 from orchestrator.sessions.session import Session, Shared
 from orchestrator.sessions.talkers import Talkers
@@ -248,6 +251,7 @@ class World:
     """Makes sessions that share one model, voice and responder."""
 
     def __init__(self) -> None:
+        self.settings = Settings(_env_file=None)
         self.voice = FakeVoice()
         self.model = FakeModel()
         self.responder = FakeResponder()
@@ -262,7 +266,7 @@ class World:
     def shared(self) -> Shared:
         model: Any = self.model
         return Shared(
-            Settings(_env_file=None),
+            self.settings,
             model,
             self.scheduler,
             self.voice,
@@ -271,6 +275,19 @@ class World:
             self.conversations,
             self.telemetry,
         )
+
+    def registry(self) -> Sessions:
+        async def avatar(name: str | None) -> Any:
+            if name not in (None, "Ada"):
+                raise NotFoundError(f"there is no avatar {name!r}")
+            return self.avatar
+
+        async def make_media(avatar: Any, profile: Any) -> Any:
+            self.medias.append(FakeMedia(profile.grid))
+            return self.medias[-1]
+
+        renderer: Any = SimpleNamespace(avatar=avatar)
+        return Sessions(renderer, self.shared(), make_media)
 
     async def join(self, profile: str = "quality") -> tuple[Session, FakeClient, FakeMedia]:
         chosen = find_profile(profile)
@@ -291,6 +308,11 @@ class World:
     async def close(self) -> None:
         for session in self.sessions:
             await session.close()
+
+
+@pytest.fixture
+def make_client() -> type[FakeClient]:
+    return FakeClient
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ async def test_a_model_that_is_away_for_a_moment_delays_nothing_but_mouths(world
 
 
 async def test_a_slow_model_gets_half_the_pictures_and_the_sound_does_not_wait(world: Any) -> None:
-    session, client, media = await world.join()
+    session, client, _ = await world.join()
     world.model.delay = 0.05  # 20 frames a second
     await session.say("A sentence of some length that the model cannot render in time at all now.")
     await client.until_state("idle")
@@ -206,7 +206,7 @@ async def test_a_client_that_does_not_confirm_gets_three_messages(world: Any) ->
 
 
 async def test_a_client_that_comes_back_gets_what_it_lacks(world: Any) -> None:
-    session, client, media = await world.join()
+    session, client, _ = await world.join()
     await session.say("A sentence that goes on while the client is away for a short time only.")
     await client.until_state("speaking")
     client.confirms = False
