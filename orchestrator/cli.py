@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 avatar_app = typer.Typer(help="Prepare and manage avatars.", no_args_is_help=True)
 app.add_typer(avatar_app, name="avatar")
+keys_app = typer.Typer(help="Make and remove API keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 TritonOption = Annotated[
     str | None,
@@ -46,11 +48,12 @@ def _override(**values: object) -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC API, if any.")] = None,
     triton: TritonOption = None,
     repository: RepositoryOption = None,
 ) -> None:
-    """Run the service: Triton, HTTP API, web page."""
-    _override(host=host, port=port, triton=triton, repository=repository)
+    """Run the service: Triton, HTTP API, web page, and gRPC API if it has a port."""
+    _override(host=host, port=port, grpc_port=grpc_port, triton=triton, repository=repository)
     from orchestrator.serve import serve as run
     from orchestrator.settings import settings
 
@@ -152,6 +155,40 @@ def avatar_remove(name: str) -> None:
     from orchestrator.speak import avatar_remove as run
 
     run(settings(), name=name)
+
+
+@keys_app.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    sessions: Annotated[int, typer.Option(min=0, help="Live sessions at a time.")] = 4,
+    jobs: Annotated[int, typer.Option(min=0, help="Unfinished video jobs at a time.")] = 20,
+    video_seconds: Annotated[
+        int, typer.Option(min=0, help="Seconds of video in a UTC day.")
+    ] = 3600,
+) -> None:
+    """Make a key and print it, once."""
+    from orchestrator.api.key_commands import add
+    from orchestrator.settings import settings
+
+    add(settings(), name=name, sessions=sessions, jobs=jobs, video_seconds=video_seconds)
+
+
+@keys_app.command("list")
+def keys_list() -> None:
+    """List the keys, their limits and what they used today."""
+    from orchestrator.api.key_commands import show
+    from orchestrator.settings import settings
+
+    show(settings())
+
+
+@keys_app.command("remove")
+def keys_remove(name: Annotated[str, typer.Argument(help="Name or id of the key.")]) -> None:
+    """Make a key useless, from the next request on."""
+    from orchestrator.api.key_commands import remove
+    from orchestrator.settings import settings
+
+    remove(settings(), name=name)
 
 
 def _add_export() -> None:

@@ -19,7 +19,10 @@ MuseTalkError
 ├── LlmError              a language model that did not answer (retryable)
 ├── TimeLimitError        a video job that took too long
 ├── ConflictError         a request that contradicts an earlier one (HTTP 409)
-└── OverloadedError       admission control said no (retryable, HTTP 429)
+├── UnauthorizedError     no API key, or an unknown one (HTTP 401)
+├── ForeignHostError      a request from somebody else's web page (HTTP 403)
+├── OverloadedError       admission control said no (retryable, HTTP 429)
+└── QuotaError            a key has used up what it may use (HTTP 429)
 """
 
 from __future__ import annotations
@@ -186,3 +189,24 @@ class ConflictError(MuseTalkError):
 
     code = "conflict"
     http_status = 409
+
+
+class UnauthorizedError(MuseTalkError):
+    """No API key, or one that is not known."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class ForeignHostError(MuseTalkError):
+    """A request that comes from somebody else's web page."""
+
+    code = "foreign_host"
+    http_status = 403
+
+
+class QuotaError(MuseTalkError):
+    """A key has used up what it may use."""
+
+    code = "quota"
+    http_status = 429

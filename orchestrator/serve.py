@@ -16,6 +16,7 @@ import uvicorn
 from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
+from orchestrator.api.keys import KeyFile, keys_path
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
 from orchestrator.jobs.videos import VideoJobs, open_videos
 from orchestrator.logs import setup_logging
@@ -45,11 +46,11 @@ def serve(settings: Settings) -> int:
         0 after a signal.
 
     Raises:
-        UsageError: the host is not loopback.
+        UsageError: the host is not loopback, and there are no API keys.
         SetupError: the port is taken, or traces are asked for and cannot be made.
         MuseTalkError: Triton could not be started; the message says why.
     """
-    check_loopback(settings.host)
+    check_loopback(settings.host, keys=bool(KeyFile(keys_path(settings)).keys()))
     setup_logging(settings)
     setup_tracing(settings)
     try:
@@ -59,20 +60,24 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def check_loopback(host: str) -> None:
-    """Refuse to be reachable from elsewhere: there are no API keys yet.
+def check_loopback(host: str, *, keys: bool) -> None:
+    """Refuse to be reachable from elsewhere without API keys.
+
+    Args:
+        host: address to listen on.
+        keys: whether there are API keys.
 
     Raises:
-        UsageError: ``host`` is not a loopback address.
+        UsageError: ``host`` is not a loopback address, and there are none.
     """
-    if host == "localhost":
+    if host == "localhost" or keys:
         return
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(host).is_loopback:
             return
     raise UsageError(
-        f"{host} is reachable from other machines, and the service has no API keys yet",
-        remedy="use --host 127.0.0.1",
+        f"{host} is reachable from other machines, and the service has no API keys",
+        remedy="make one with musetalk keys add NAME, or use --host 127.0.0.1",
     )
 
 
@@ -150,6 +155,7 @@ async def _hold_renderer(service: Service, address: str, drained: asyncio.Event)
     ):
         try:
             await renderer.warm_up()
+            await sessions.warm_up()
         except MuseTalkError as error:
             LOG.warning("the first video may be late or fail: %s", error)
         service.renderer, service.sessions, service.videos = renderer, sessions, videos

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from orchestrator.errors import SetupError
 
@@ -35,8 +35,14 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
 
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    api_keys_file: Path | None = None
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
     # Triton: an address makes the embedded server unnecessary
     triton: str | None = None
+    triton_tls_ca: Path | None = None
+    triton_token: SecretStr | None = None
     triton_start_timeout: Annotated[float, Field(gt=0)] = 300.0
     inference_timeout: Annotated[float, Field(gt=0)] = 30.0
 
@@ -99,6 +105,14 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     debug_timing: bool = False
     otel_endpoint: str | None = None
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Origins with commas between them, as in ``https://a.example,https://b.example``."""
+        if isinstance(value, str):
+            return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        return value
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import socketio  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.api.middleware import is_foreign
+from orchestrator.api.access import Caller
 from orchestrator.api.problems import RETRY_AFTER_SECONDS
 from orchestrator.errors import (
     DeadlineError,
@@ -87,9 +87,11 @@ class Connection:
     Args:
         server: the Socket.IO server.
         sid: of the connection.
+        caller: whose connection it is.
     """
 
-    def __init__(self, server: socketio.AsyncServer, sid: str) -> None:
+    def __init__(self, server: socketio.AsyncServer, sid: str, caller: Caller) -> None:
+        self.caller = caller
         self.session: Session | None = None
         self.order = asyncio.Lock()
         self.waiting = 0
@@ -157,6 +159,7 @@ def attach(service: Service, app: ASGIApp) -> ASGIApp:
         async_mode="asgi",
         transports=["websocket"],
         http_compression=False,
+        cors_allowed_origins="*",  # Events checks the origin, as for all of the service
         max_http_buffer_size=MAX_MESSAGE_BYTES,
         ping_interval=_PING_SECONDS,
         ping_timeout=_PING_SECONDS,
@@ -195,9 +198,14 @@ class Events:
             self._server.on(event, self._handler(payload, seconds, action))
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
-        if is_foreign(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")):
-            raise socketio.exceptions.ConnectionRefusedError("foreign_host")
-        self._connections[sid] = Connection(self._server, sid)
+        access = self._service.access
+        key = auth.get("key") if isinstance(auth, dict) else None
+        try:
+            access.check_origin(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN"))
+            caller = access.identify(key if isinstance(key, str) else None)
+        except MuseTalkError as error:
+            raise socketio.exceptions.ConnectionRefusedError(error.code) from error
+        self._connections[sid] = Connection(self._server, sid, caller)
 
     async def _disconnect(self, sid: str, reason: object = None) -> None:
         connection = self._connections.pop(sid, None)

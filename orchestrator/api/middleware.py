@@ -1,4 +1,4 @@
-"""What every request passes: an id, the check of the host it names, a count."""
+"""What every request passes: an id, the check of its origin and key, headers, a count."""
 
 from __future__ import annotations
 
@@ -11,31 +11,42 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.problems import problem
+from orchestrator.api.access import Access, secret_of
+from orchestrator.api.problems import from_error, problem
+from orchestrator.errors import MuseTalkError
 from orchestrator.telemetry import Telemetry
 
 LOG: Final = logging.getLogger("musetalk.api")
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_OPEN: Final = re.compile(r"/|/studio/.*|/healthz|/readyz|/metrics|/openapi\.json")
+"""Paths that need no key: the page, which asks for one, and what machines ask about health."""
+
+_SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Cache-Control": "no-store",
+}
+_STRICT_TRANSPORT: Final = "max-age=31536000"
 
 
 class Gate:
     """ASGI middleware around the whole application.
 
-    The service has no keys yet and listens on loopback only. A web page of somebody else's can
-    still make a browser send it requests; such a request names a foreign host (after DNS
-    rebinding) or a foreign origin, and is refused.
-
     Args:
         app: the application.
         telemetry: counts the requests.
+        access: lets callers in; ``request.state.owner`` says who it is.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, access: Access) -> None:
         self._app = app
         self._telemetry = telemetry
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -48,44 +59,48 @@ class Gate:
         scope["musetalk.request_id"] = identity
         status = 0
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = identity
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-ID"] = identity
+                for name, value in _SECURITY_HEADERS.items():
+                    answer.setdefault(name, value)
+                if scope.get("scheme") == "https":
+                    answer.setdefault("Strict-Transport-Security", _STRICT_TRANSPORT)
             await send(message)
 
         try:
-            if is_foreign(headers.get("host", ""), headers.get("origin")):
-                refusal = problem(
-                    Request(scope),
-                    403,
-                    "foreign_host",
-                    "this service answers only to pages and programs on its own machine",
-                )
-                await refusal(scope, receive, send_with_id)
+            try:
+                self._admit(scope, headers)
+            except MuseTalkError as error:
+                refusal = from_error(Request(scope), error)
+                if error.http_status == 401:
+                    refusal.headers["WWW-Authenticate"] = "Bearer"
+                await refusal(scope, receive, send_with_headers)
             else:
-                await self._app(scope, receive, send_with_id)
+                await self._app(scope, receive, send_with_headers)
         except Exception:
             if status:
                 raise  # the answer has begun: only breaking the connection tells the client now
             LOG.exception("request %s: unforeseen error", identity)
             detail = "an unforeseen error; the log has it under this request id"
             answer = problem(Request(scope), 500, "internal", detail)
-            await answer(scope, receive, send_with_id)
+            await answer(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._telemetry.http_requests.labels(method, route, str(status)).inc()
 
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Note whose request it is.
 
-def is_foreign(host: str, origin: str | None) -> bool:
-    """Whether a request comes from somebody else's web page.
-
-    Args:
-        host: header ``Host``; a foreign one after DNS rebinding.
-        origin: header ``Origin``, if there is one.
-    """
-    if origin is not None and not _LOCAL_HOST.fullmatch(origin.partition("://")[2]):
-        return True
-    return not _LOCAL_HOST.fullmatch(host)
+        Raises:
+            MuseTalkError: it may not come in.
+        """
+        self._access.check_origin(headers.get("host", ""), headers.get("origin"))
+        if _OPEN.fullmatch(scope["path"]):
+            return
+        secret = secret_of(headers.get("authorization"), headers.get("x-api-key"))
+        scope.setdefault("state", {})["owner"] = self._access.identify(secret).id

@@ -233,4 +233,5 @@ def test_other_machines_are_kept_out(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.3.2.1"])
 def test_loopback_is_allowed(host: str) -> None:
-    check_loopback(host)
+    check_loopback(host, keys=False)
+    check_loopback("0.0.0.0", keys=True)
