@@ -293,11 +293,19 @@ def gpus_needed(
     viewers: int, time: ServiceTime, *, talk: Talk = Talk(), seconds: float = 90
 ) -> int:
     """The fewest GPUs with which ``viewers`` get 99 % of their frames on time."""
-    work = viewers * talk.share * FPS * time(8) / 8
-    gpus = max(1, math.floor(work))
-    while not good(crowd(viewers, gpus, time, talk=talk, seconds=seconds)):
-        gpus += 1
-    return gpus
+
+    def serve(gpus: int) -> bool:
+        return good(crowd(viewers, gpus, time, talk=talk, seconds=seconds))
+
+    # Fewer than the work itself takes are never enough.
+    low = max(0, math.floor(viewers * talk.share * FPS * time(8) / 8) - 1)
+    high = max(1, low + low // 4 + 1)
+    while not serve(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if serve(middle) else (middle, high)
+    return high
 
 
 HOURS = (4, 3, 2, 2, 2, 3, 6, 12, 30, 55, 70, 75, 65, 70, 80, 85, 80, 75, 85, 100, 95, 60, 25, 10)

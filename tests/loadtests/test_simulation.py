@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.simulation import (
+    GPUS,
     Scaling,
     ServiceTime,
     Talk,
@@ -109,3 +111,13 @@ def test_chance_is_seeded() -> None:
     time = computed(205, 121)
     assert crowd(20, 1, time, seed=3, seconds=30) == crowd(20, 1, time, seed=3, seconds=30)
     assert crowd(20, 1, time, seed=3, seconds=30) != crowd(20, 1, time, seed=4, seconds=30)
+
+
+def test_the_sizing_table_of_the_docs_is_what_this_says() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "k8s" / "README.md").read_text()
+    for gpu in ("L4", "H100 SXM"):
+        (row,) = [line for line in readme.splitlines() if line.startswith(f"| {gpu} (")]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        full, fast = GPUS[f"{gpu}, full decoder"], GPUS[f"{gpu}, fast decoder"]
+        assert cells[1:3] == [str(capacity(full)), str(capacity(fast))]
+    assert cells[4] == str(gpus_needed(1000, GPUS["H100 SXM, fast decoder"]))
