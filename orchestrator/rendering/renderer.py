@@ -11,6 +11,8 @@ from typing import Final
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.prepare import prepare_avatar
 from orchestrator.inference import Inference, connect
+from orchestrator.inference.background import BackgroundInference
+from orchestrator.inference.schedule import Scheduler
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.gallery import Gallery, avatar_store
 from orchestrator.rendering.provenance import Provenance
@@ -50,6 +52,8 @@ class Renderer:
         weights: str,
     ) -> None:
         self.inference = inference
+        self.scheduler = Scheduler()
+        """Orders the requests to Triton of everybody who renders with this."""
         self.weights = weights
         self._settings = settings
         self._gallery = gallery
@@ -149,7 +153,7 @@ class Renderer:
             avatar,
             script.utterances(self._voice, times),
             output,
-            inference=self.inference,
+            inference=BackgroundInference(self.inference, self.scheduler),
             options=RenderOptions(
                 fps=fps, batch=self._batch, timeout=self._settings.inference_timeout
             ),

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from orchestrator.errors import DeadlineError, MuseTalkError, ServerDiedError
 from orchestrator.inference.protocol import F32
+from orchestrator.inference.schedule import Scheduler
 from orchestrator.rendering.tasks import end
-from orchestrator.sessions.schedule import Scheduler
 
 if TYPE_CHECKING:
     from orchestrator.inference import Inference
@@ -29,7 +29,9 @@ _MUCH_SLACK: Final = 0.4
 _CALM_SECONDS: Final = 4.0
 _LONGEST_BATCH: Final = 0.5
 _WATCH_SECONDS: Final = 0.05
-_RETRY_SECONDS: Final = 0.2
+_RETRY_SECONDS: Final = 0.1
+_LEAST_SECONDS: Final = 0.1
+"""Deadline of a request at least: a moment that is this close may still move."""
 
 
 class Pace:
@@ -134,11 +136,9 @@ class LiveInference:
         """
         clock = asyncio.get_running_loop().time
         began = clock()
-        deadline = due()
+        deadline: float | None = None
         step = self._pace.step
-        task = asyncio.create_task(
-            self._lipsync(latents[::step], audio[::step], began if deadline is None else deadline)
-        )
+        task = asyncio.create_task(self._lipsync(latents[::step], audio[::step], due))
         try:
             while not task.done():
                 deadline = due()
@@ -165,20 +165,28 @@ class LiveInference:
             )
         return None
 
-    async def _lipsync(self, latents: F16, audio: F16, deadline: float) -> U8:
+    async def _lipsync(self, latents: F16, audio: F16, due: Callable[[], float | None]) -> U8:
         clock = asyncio.get_running_loop().time
         began = clock()
         asked = self._times.elapsed
 
         async def call() -> U8:
             self._times.note("queue", asked)
+            deadline = due()
+            seconds = self._timeout
+            if deadline is not None:
+                seconds = min(max(deadline - clock(), _LEAST_SECONDS), seconds)
             with self._times.measure("inference"):
-                return await self._inference.lipsync(latents, audio, timeout=self._timeout)
+                return await self._inference.lipsync(latents, audio, timeout=seconds)
 
         while True:
+            deadline = due()
             try:
                 return await self._scheduler.run(
-                    call, model="lipsync", owner=self._owner, deadline=deadline
+                    call,
+                    model="lipsync",
+                    owner=self._owner,
+                    deadline=began if deadline is None else deadline,
                 )
             except MuseTalkError as error:
                 if not _passing(error) or clock() - began > GIVE_UP_SECONDS:

@@ -22,7 +22,6 @@ from orchestrator.sessions.conversation import (
     hash_token,
 )
 from orchestrator.sessions.profiles import Profile, find_profile
-from orchestrator.sessions.schedule import Scheduler
 from orchestrator.sessions.session import Client, Session, Shared
 from orchestrator.sessions.talkers import Talkers
 
@@ -113,6 +112,11 @@ class Sessions:
     def live_responder(self) -> bool:
         """Whether a language model answers."""
         return self._shared.responder.live
+
+    async def warm_up(self) -> None:
+        """Do once what would make the first viewer wait: the default avatar's idle video."""
+        media = await self._make_media(await self._renderer.avatar(None), find_profile(None))
+        await media.close()
 
     async def join(self, request: JoinRequest, client: Client) -> Joined:
         """Make a session, or go on with one.
@@ -234,7 +238,7 @@ async def open_sessions(
     shared = Shared(
         settings,
         renderer.inference,
-        Scheduler(),
+        renderer.scheduler,
         renderer.voice,
         replies,
         Talkers(settings.max_talkers),

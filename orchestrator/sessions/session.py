@@ -28,10 +28,10 @@ from orchestrator.tracing import span
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
     from orchestrator.inference import Inference
+    from orchestrator.inference.schedule import Scheduler
     from orchestrator.rendering.live import LiveMedia
     from orchestrator.replies.responder import Responder
     from orchestrator.sessions.outbox import MediaMessage
-    from orchestrator.sessions.schedule import Scheduler
     from orchestrator.sessions.talkers import Place, Talkers
     from orchestrator.settings import Settings
     from orchestrator.speech.tts import SpeechSynthesizer
@@ -85,6 +85,7 @@ class _Turn:
         self.times = TurnTimes()
         self.spoken: list[Spoken] = []
         self.listener: Listener | None = None
+        self.progress: TurnProgress | None = None
         self.task: asyncio.Task[None] | None = None
         self.sounding = False
         self.ended = False
@@ -120,6 +121,8 @@ class Session:
         self._turn: _Turn | None = None
         self._commands = asyncio.Lock()
         self._state: State = "idle"
+        self._unsaved = False
+        self._saving: asyncio.Task[None] | None = None
         self._paces: dict[int, Pace] = {}
 
     @property
@@ -175,6 +178,8 @@ class Session:
         if self._turn is not None and self._turn.task is not None:
             await end(self._turn.task)
         await self.playout.close()
+        if self._saving is not None:
+            await self._saving
         if client is not None:
             client.hang_up()
 
@@ -270,7 +275,7 @@ class Session:
         position = await within(self.playout.interrupt(), _END_SECONDS)
         if turn.task is not None:
             await end(turn.task)
-        await self._remember(turn, position)
+        self._remember(turn, position)
         if not turn.ended:
             self._end_report(turn, "interrupted")
         self._enter("idle", None)
@@ -334,7 +339,7 @@ class Session:
             turn.spoken.append(Spoken(text, start, stop))
             self._transcript(turn, "avatar", index, text, start, stop)
 
-        progress = TurnProgress(tokens, profile.grid, progressed)
+        turn.progress = progress = TurnProgress(tokens, profile.grid, progressed)
         pace = self._paces.setdefault(profile.stride, Pace(profile.stride))
         inference = LiveInference(
             shared.inference,
@@ -387,11 +392,13 @@ class Session:
             self._fail(turn, MuseTalkError("an unforeseen error; the log has it", remedy=""))
         position = await self._finished(turn)
         turn.place.give_back()
+        if turn.progress is not None and result == "ok":
+            turn.progress.complete("encoding")
         self._end_report(turn, result)
         await self.playout.played(position)
         if self._turn is turn:
             self._turn = None
-            await self._remember(turn, position)
+            self._remember(turn, position)
             self._enter("idle", None)
 
     async def _finished(self, turn: _Turn) -> float:
@@ -408,15 +415,23 @@ class Session:
         self._shared.telemetry.live.errors.labels(error.code).inc()
         self._emit("error", {**describe(error), "turn": turn.id})
 
-    async def _remember(self, turn: _Turn, position: float) -> None:
+    def _remember(self, turn: _Turn, position: float) -> None:
         """Add to the history what the viewer heard."""
         words = heard(turn.spoken, position)
         if words:
             self.conversation = self.conversation.with_message(Message("assistant", words))
-        try:
-            await within(self._shared.conversations.save(self.conversation), _STORE_SECONDS)
-        except (MuseTalkError, OSError, TimeoutError) as error:
-            LOG.warning("session %s: the conversation was not stored: %s", self.id[:6], error)
+        self._unsaved = True
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save(), name=f"save-{self.id[:6]}")
+
+    async def _save(self) -> None:
+        """Store the conversation as it is by then; nobody waits for it."""
+        while self._unsaved:
+            self._unsaved = False
+            try:
+                await within(self._shared.conversations.save(self.conversation), _STORE_SECONDS)
+            except (MuseTalkError, OSError, TimeoutError) as error:
+                LOG.warning("session %s: the conversation was not stored: %s", self.id[:6], error)
 
     # Events
 

@@ -23,6 +23,7 @@ from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.avatars.masks import BlendMask
+from orchestrator.inference.schedule import Scheduler
 from orchestrator.sessions.registry import Sessions, open_sessions
 from orchestrator.settings import Settings
 from orchestrator.speech.tts import SpeechChunk
@@ -122,6 +123,7 @@ class StageRenderer:
 
     def __init__(self) -> None:
         self.inference = LoudnessModel()
+        self.scheduler = Scheduler()
         self.voice = SignalVoice()
         self._avatar = GreyAvatar()
 

@@ -15,11 +15,11 @@ import pytest
 
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.errors import NotFoundError
+from orchestrator.inference.schedule import Scheduler
 from orchestrator.replies.responder import Message
 from orchestrator.sessions.conversation import Conversation, MemoryConversations, hash_token
 from orchestrator.sessions.profiles import find_profile
 from orchestrator.sessions.registry import Sessions
-from orchestrator.sessions.schedule import Scheduler
 from orchestrator.sessions.session import Session, Shared
 from orchestrator.sessions.talkers import Talkers
 from orchestrator.settings import Settings

@@ -43,7 +43,7 @@ async def test_progress_only_grows_and_is_complete(world: Any) -> None:
     world.responder.words = [f"Word number {number} is here. " for number in range(4)]
     await session.ask("Count.")
     await client.until_state("idle")
-    for stage in ("llm", "tts", "avatar_generation"):
+    for stage in ("llm", "tts", "avatar_generation", "encoding"):
         percents = [p["percent"] for p in client.of("progress") if p["stage"] == stage]
         assert percents == sorted(set(percents)) and percents[-1] == 100
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from orchestrator.sessions.schedule import WHENEVER, Scheduler
+from orchestrator.inference.schedule import WHENEVER, Scheduler
 
 
 class Server:
