@@ -21,10 +21,10 @@ from orchestrator.settings import Settings
 HERE = Path(__file__).parent
 
 
-def load_fakes() -> ModuleType:
-    name = "musetalk_job_fakes"
+def load(file: str) -> ModuleType:
+    name = f"musetalk_job_{file}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / "fakes.py")
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{file}.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
@@ -50,7 +50,13 @@ class FakeResponder:
 
 @pytest.fixture
 def fakes() -> ModuleType:
-    return load_fakes()
+    return load("fakes")
+
+
+@pytest.fixture
+def jobs_outside() -> ModuleType:
+    """Servers on loopback and workers as processes."""
+    return load("loopback")
 
 
 @pytest.fixture
