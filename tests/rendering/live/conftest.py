@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -152,7 +153,7 @@ class Player:
         """Both tracks go on without gap or overlap, the sound never far from the pictures."""
         for track in (self.video, self.audio):
             assert track[0].start == 0
-            for one, other in zip(track, track[1:], strict=False):
+            for one, other in itertools.pairwise(track):
                 assert one.start + one.ticks == other.start
         assert 0 <= self.end - (self.audio[-1].start + 1024) <= 3 * 1024 + 1920
 
