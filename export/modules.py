@@ -79,7 +79,8 @@ class VaeEncoderModule(nn.Module):
 
     def forward(self, crop: torch.Tensor) -> torch.Tensor:
         """Encode both copies as one batch."""
-        image = crop.flip(-1).permute(0, 3, 1, 2).float() / 255.0
+        # TensorRT takes uint8 only into a cast, so that comes first.
+        image = crop.float().flip(-1).permute(0, 3, 1, 2) / 255.0
         rows = torch.arange(CROP)[:, None] < CROP // 2
         both = torch.cat([image * rows, image]) * 2.0 - 1.0
         encoded: Any = self.vae.encode(both)
@@ -153,6 +154,7 @@ class FaceParsingModule(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Class of each pixel."""
-        pixels = image.permute(0, 3, 1, 2).float() / 255.0
+        pixels = image.float().permute(0, 3, 1, 2) / 255.0
         scores: torch.Tensor = self.network((pixels - self.mean) / self.std)
-        return scores.argmax(1).to(torch.uint8)
+        # TensorRT makes uint8 only from floats.
+        return scores.argmax(1).float().to(torch.uint8)

@@ -107,13 +107,12 @@ def _constants(model: ir.Model) -> list[ir.TensorProtocol]:
     return [value for value in values if value is not None]
 
 
-def export(module: nn.Module, model: Model, folder: Path) -> Exported:
-    """Write ``model.onnx`` (and ``model.onnx.data`` when it is large) into a folder.
+def trace(module: nn.Module, model: Model) -> ir.Model:
+    """The graph of a module with a dynamic batch, in float32.
 
     Args:
         module: in eval mode, float32, with the inputs and outputs of ``model``.
         model: names, dtypes and shapes.
-        folder: an existing folder.
     """
     batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
     with _quiet_and_quick():
@@ -132,12 +131,33 @@ def export(module: nn.Module, model: Model, folder: Path) -> Exported:
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         if value.shape is None or isinstance(value.shape[0], int):
             raise RuntimeError(f"{model.name}: the batch of {value.name} became a constant")
-    parameters = sum(constant.size for constant in _constants(graph))
-    store_halves(graph)
     for node in graph.graph.all_nodes():
         node.metadata_props.clear()  # stack traces of this machine, larger than a small network
+    return graph
+
+
+def parameter_count(graph: ir.Model) -> int:
+    """How many values the constants of a graph hold."""
+    return sum(constant.size for constant in _constants(graph))
+
+
+def save(graph: ir.Model, folder: Path) -> int:
+    """Write ``model.onnx`` (and ``model.onnx.data`` when it is large); bytes written."""
     stored = sum(constant.nbytes for constant in _constants(graph))
     large = stored > _INLINE_LIMIT
     ir.save(graph, folder / "model.onnx", external_data=EXTERNAL_DATA if large else None)
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    return Exported(parameters, size)
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def export(module: nn.Module, model: Model, folder: Path) -> Exported:
+    """Trace a module and write it, weights in half precision where that loses nothing.
+
+    Args:
+        module: as :func:`trace` takes it.
+        model: names, dtypes and shapes.
+        folder: an existing folder.
+    """
+    graph = trace(module, model)
+    parameters = parameter_count(graph)
+    store_halves(graph)
+    return Exported(parameters, save(graph, folder))
