@@ -60,15 +60,18 @@ async def test_joining_and_leaving_leaves_nothing(stage, monkeypatch: pytest.Mon
     await asyncio.sleep(2)
     before = held()
     for number in range(0, CYCLES, 4):
+        if number == CYCLES // 2:
+            middle = held()
         await asyncio.gather(*(come_and_go(stage, number + extra) for extra in range(4)))
     await asyncio.sleep(2)
     after = await settled(before)
-    print(f"{CYCLES} cycles:", before, after)  # noqa: T201 -- the measurement
+    print(f"{CYCLES} cycles:", before, middle, after)  # noqa: T201 -- the measurement
     assert stage.sessions.count == 0
     for name in ("tasks", "descriptors", "children"):
         assert after[name] <= before[name] + 1, (name, before, after)
     assert after["threads"] <= before["threads"] + 8
-    assert after["memory"] - before["memory"] < 20e6 + 20e3 * CYCLES
+    # The allocator keeps what the first ones needed; the later ones need no more.
+    assert after["memory"] - middle["memory"] < 20e6 + 10e3 * CYCLES
 
 
 @pytest.mark.slow
