@@ -243,6 +243,9 @@ class Events:
                         answer = await within(action(connection, sessions, payload), seconds)
                 finally:
                     connection.waiting -= 1
+                if connection.session is not None:
+                    # Media waits for this; the answer is on its way before anybody else's turn.
+                    connection.opened.set()
                 return {"ok": True, **answer}
             except ValidationError as error:
                 first = error.errors()[0]
@@ -277,7 +280,6 @@ class Events:
         connection.session = session
         if self._connections.get(connection.sid) is not connection:
             session.detach(connection)  # it left while the session was made
-        connection.opened.set()
         return {
             "session": session.id,
             "token": joined.token,
