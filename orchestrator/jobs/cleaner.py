@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from orchestrator.jobs.engine import Engine
-from orchestrator.jobs.ledger import Ledger
+from orchestrator.jobs.ledger import Ledger, Removed
 from orchestrator.jobs.store import FileStore
 
 GRACE_SECONDS: Final = 600.0
@@ -49,15 +49,15 @@ class Cleaner:
         await self._delete_unneeded(old)
         await self._store.remove_fragments(self._grace)
 
-    async def discard(self, jobs: list[str]) -> None:
+    async def discard(self, jobs: list[Removed]) -> None:
         """Delete files and workflows of jobs that are no longer in the ledger.
 
         Raises:
             MuseTalkError: the store does not answer.
         """
-        await asyncio.to_thread(self._engine.forget, jobs)
-        for job in jobs:
-            await self._delete_unneeded([file.path for file in await self._store.files(job)])
+        await asyncio.to_thread(self._engine.forget, [job.id for job in jobs])
+        for folder in sorted({job.id for job in jobs} | {job.folder for job in jobs}):
+            await self._delete_unneeded([file.path for file in await self._store.files(folder)])
 
     async def _delete_unneeded(self, paths: list[str]) -> None:
         if not paths:

@@ -90,6 +90,24 @@ class Result:
     duration: float
     cached: bool = False
 
+    @property
+    def folder(self) -> str:
+        """Id of the job that made it, under which its files lie."""
+        return self.video.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A job that is no longer in the ledger.
+
+    Attributes:
+        id: of the job.
+        folder: where its result lay: under its own id, or that of the job that it repeated.
+    """
+
+    id: str
+    folder: str
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -272,23 +290,18 @@ class Ledger:
                 .values(used_until=time.time() + seconds)
             )
 
-    def remove(self, identity: str) -> None:
+    def remove(self, identity: str) -> list[Removed]:
         """Forget a job."""
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(_VIDEOS).where(_VIDEOS.c.id == identity))
+        return self._remove(_VIDEOS.c.id == identity)
 
-    def remove_expired(self) -> list[str]:
-        """Forget the finished jobs whose time is over and that nobody reads; their ids."""
+    def remove_expired(self) -> list[Removed]:
+        """Forget the finished jobs whose time is over and that nobody reads."""
         moment = time.time()
-        with self._engine.begin() as connection:
-            return list(
-                connection.execute(
-                    sa.delete(_VIDEOS)
-                    .where(_VIDEOS.c.status.in_(FINISHED))
-                    .where(_VIDEOS.c.expires <= moment, _VIDEOS.c.used_until <= moment)
-                    .returning(_VIDEOS.c.id)
-                ).scalars()
-            )
+        return self._remove(
+            _VIDEOS.c.status.in_(FINISHED),
+            _VIDEOS.c.expires <= moment,
+            _VIDEOS.c.used_until <= moment,
+        )
 
     def needed(self) -> tuple[set[str], set[str]]:
         """Ids of unfinished jobs, all of whose files are needed; and paths of results."""
@@ -303,6 +316,14 @@ class Ledger:
                     known = Result(**json.loads(result))
                     paths |= {path for path in (known.video, known.captions) if path}
         return working, paths
+
+    def _remove(self, *conditions: sa.ColumnElement[bool]) -> list[Removed]:
+        query = sa.delete(_VIDEOS).where(*conditions).returning(_VIDEOS.c.id, _VIDEOS.c.result)
+        with self._engine.begin() as connection:
+            return [
+                Removed(identity, Result(**json.loads(result)).folder if result else identity)
+                for identity, result in connection.execute(query)
+            ]
 
     def _final(self, status: Status) -> dict[str, Any]:
         moment = time.time()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,10 +17,11 @@ from obstore.store import LocalStore, S3Store
 from orchestrator.errors import MuseTalkError, NotFoundError, SetupError
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, RetryConfig
 
 _PIECE: Final = 256 * 1024
 _MANY: Final = 500
+_RETRIES: Final[RetryConfig] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _CHECK: Final = "check"
 
 
@@ -215,7 +217,7 @@ def open_store(address: str) -> FileStore:
             folder = Path(address).absolute()
             store = LocalStore(folder, mkdir=True, automatic_cleanup=True)
             return FileStore(store, str(folder), folder)
-        return FileStore(S3Store.from_url(address), address, None)
+        return FileStore(S3Store.from_url(address, retry_config=_RETRIES), address, None)
     except (BaseError, OSError, ValueError) as error:
         raise SetupError(
             f"the store {address} cannot be used: {_reason(error)}",

@@ -30,7 +30,7 @@ from orchestrator.jobs.database import connect, sqlite_url
 from orchestrator.jobs.engine import Engine
 from orchestrator.jobs.keeper import Keeper
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.ledger import FINISHED, Job, Ledger, Request, Result
+from orchestrator.jobs.ledger import FINISHED, Job, Ledger, Removed, Request, Result
 from orchestrator.jobs.pipeline import Pipeline, samples_bytes, speech_paths
 from orchestrator.jobs.store import FileStore, open_store
 from orchestrator.jobs.worker import worker_id
@@ -148,7 +148,7 @@ class VideoJobs:
         job = Job(identity, owner, request, fingerprint, idempotency_key)
         recorded = await asyncio.to_thread(self._ledger.add, job)
         if recorded.id != identity:  # the same key came twice at the same time
-            await self._cleaner.discard([identity])
+            await self._cleaner.discard([Removed(identity, identity)])
             return _same(recorded, fingerprint)
         # From here on the leader would queue it if this process died.
         await asyncio.to_thread(self._engine.enqueue, identity)
@@ -206,8 +206,7 @@ class VideoJobs:
             NotFoundError: the owner has no such job.
         """
         job = await self.cancel(owner, identity)
-        await asyncio.to_thread(self._ledger.remove, job.id)
-        await self._cleaner.discard([job.id])
+        await self._cleaner.discard(await asyncio.to_thread(self._ledger.remove, job.id))
 
     async def result(self, owner: str, identity: str) -> Result:
         """The result of a job; its files are kept for a minute at least.

@@ -1,26 +1,367 @@
-"""Jobs in one process: what comes out, idempotency, cache, cancelling, retention."""
+"""Jobs in one process: what comes out, cache, failures, limits, cancelling, retention."""
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
+import sqlite3
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
+import pytest
 
+from orchestrator.errors import (
+    ConflictError,
+    NotFoundError,
+    SetupError,
+    SpeechError,
+    UsageError,
+)
+from orchestrator.jobs import workflow
+from orchestrator.jobs.cleaner import Cleaner
+from orchestrator.jobs.store import open_store
 from orchestrator.jobs.videos import Order
+from orchestrator.rendering.script import read_recording, read_text
+from orchestrator.rendering.timings import StageTimes
+from orchestrator.settings import Settings
+
+TEXT = " ".join(f"This is the sentence with the number {n} of a text." for n in range(14))
 
 
-def frames_of(video: bytes) -> list[Any]:
-    with av.open(io.BytesIO(video)) as file:
-        return [frame.to_ndarray(format="bgr24") for frame in file.decode(video=0)]
+def decoded(video: bytes | Path) -> tuple[Any, Any]:
+    """Frames U8[N,H,W] grey and sound F32[S]."""
+    source = io.BytesIO(video) if isinstance(video, bytes) else str(video)
+    with av.open(source) as file:
+        frames = [frame.to_ndarray(format="gray") for frame in file.decode(video=0)]
+        file.seek(0)
+        sound = [frame.to_ndarray()[0] for frame in file.decode(audio=0)]
+        assert [packet.dts for packet in file.demux(video=0)]
+    return np.stack(frames).astype(np.int16), np.concatenate(sound)
 
 
-async def test_text_becomes_a_video(opened: Any, wait: Any, content: Any, voice: Any) -> None:
-    async with opened() as videos:
-        job = await videos.create("local", Order(text="Hello there. How are you today?"))
-        assert job.status == "queued"
-        done = await wait(videos, job)
+def wav(seconds: float) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        t = np.arange(round(seconds * 16000)) / 16000
+        tone = np.sin(2 * np.pi * (300 + 20 * t) * t)
+        file.writeframes((9000 * tone).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def files_in(folder: str | Path) -> list[str]:
+    return sorted(path.name for path in Path(folder).rglob("*") if path.is_file())
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        await asyncio.sleep(0.02)
+
+
+async def test_pieces_make_the_same_video_as_the_whole(
+    opened: Any, wait: Any, content: Any, fakes: Any, tmp_path: Path, address: str
+) -> None:
+    settings = Settings(cache_dir=tmp_path)
+    renderer = fakes.fake_renderer(settings)
+    whole = tmp_path / "whole.mp4"
+    info = await renderer.speak(
+        read_text(TEXT, settings), await renderer.avatar(None), whole, fps=12, times=StageTimes()
+    )
+    async with opened(video_store=address) as videos:
+        done = await wait(videos, await videos.create("me", Order(text=TEXT, fps=12)))
         assert done.status == "succeeded", done.error
-        frames = frames_of(await content(videos, done))
-        assert done.result is not None and len(frames) == done.result.frames
-        assert voice.texts == ["Hello there.", "How are you today?"]
+        video = await content(videos, done)
+        captions = (await videos.captions("me", done.id)).decode()
+    assert done.result.frames == info.frames and len(video) == done.result.size
+    assert info.frames > 2 * 12 * 10  # several pieces
+    frames, sound = decoded(video)
+    expected, expected_sound = decoded(whole)
+    assert frames.shape == expected.shape
+    assert np.abs(frames - expected).max() < 12  # other key frames, otherwise the same
+    assert np.abs(frames - expected).mean() < 0.5
+    assert len(sound) == len(expected_sound)
+    assert np.abs(sound - expected_sound).max() < 1e-3
+    assert captions.count("-->") == 14 and "number 13 of" in captions
+
+
+async def test_long_recording_in_pieces(
+    opened: Any, wait: Any, content: Any, fakes: Any, tmp_path: Path
+) -> None:
+    settings = Settings(cache_dir=tmp_path)
+    renderer = fakes.fake_renderer(settings)
+    audio, whole = wav(64.7), tmp_path / "whole.mp4"
+    recording = await read_recording(audio, settings)
+    await renderer.speak(recording, await renderer.avatar(None), whole, fps=8, times=StageTimes())
+    async with opened() as videos:
+        done = await wait(videos, await videos.create("me", Order(audio=audio, fps=8)))
+        assert done.status == "succeeded", done.error
+        frames, sound = decoded(await content(videos, done))
+        with pytest.raises(NotFoundError, match="no captions"):
+            await videos.captions("me", done.id)
+    expected, expected_sound = decoded(whole)
+    assert frames.shape == expected.shape and len(frames) == 517
+    assert np.abs(frames - expected).mean() < 0.5
+    assert len(sound) == len(expected_sound)
+    assert np.abs(sound - expected_sound).max() < 1e-3
+
+
+async def test_message_is_answered_once_and_spoken(
+    opened: Any, wait: Any, voice: Any, responder: Any, results: list[str]
+) -> None:
+    async with opened() as videos:
+        done = await wait(videos, await videos.create("me", Order(message="Hello world.")))
+    assert done.status == "succeeded" and results == ["ok"]
+    assert responder.messages == ["Hello world."]
+    assert voice.texts == ["You said Hello world.", "Is that so?"]
+
+
+async def test_repeated_request_comes_from_the_cache(
+    opened: Any, wait: Any, content: Any, voice: Any, inference: Any, address: str
+) -> None:
+    async with opened(video_store=address) as videos:
+        first = await wait(videos, await videos.create("me", Order(text="Hello there.")))
+        spoken, calls = len(voice.texts), inference.calls
+        again = await wait(videos, await videos.create("me", Order(text="Hello there.")))
+        assert again.id != first.id and again.result.cached
+        assert (len(voice.texts), inference.calls) == (spoken, calls)
+        assert again.result.video == first.result.video
+        assert again.expires > first.expires
+        for order in (Order(text="Hello here."), Order(text="Hello there.", fps=12)):
+            other = await wait(videos, await videos.create("me", order))
+            assert not other.result.cached
+        stranger = await wait(videos, await videos.create("you", Order(text="Hello there.")))
+        assert not stranger.result.cached
+        # The first job goes; its file stays as long as the second one needs it.
+        expected = await content(videos, first)
+        await videos.delete("me", first.id)
+        assert await content(videos, again) == expected
+        await videos.delete("me", again.id)
+        with pytest.raises(NotFoundError):
+            await open_store(address).read(first.result.video)
+
+
+async def test_only_the_result_stays(opened: Any, wait: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    async with opened(video_store=str(folder)) as videos:
+        done = await wait(videos, await videos.create("me", Order(text=TEXT)))
+        await until(lambda: len(files_in(folder)) == 2)
+        assert files_in(folder) == ["captions.vtt", "video.mp4"]
+        await videos.delete("me", done.id)
+        assert files_in(folder) == []
+
+
+async def test_a_failure_says_why_and_leaves_nothing(
+    opened: Any, wait: Any, voice: Any, results: list[str], tmp_path: Path
+) -> None:
+    voice.error = SetupError("the key is refused", remedy="check it")
+    async with opened() as videos:
+        job = await videos.create("me", Order(text="Hello."))
+        failed = await wait(videos, job)
+        assert failed.status == "failed" and failed.expires > time.time()
+        assert (failed.error.code, failed.error.message) == ("setup", "the key is refused")
+        assert failed.error.remedy == "check it"
+        with pytest.raises(ConflictError, match="failed"):
+            await videos.result("me", job.id)
+        assert len(voice.texts) == 1 and results == ["setup"]
+        voice.error = RuntimeError("a secret detail")
+        failed = await wait(videos, await videos.create("me", Order(text="Hello.")))
+        assert failed.error.code == "internal" and "secret" not in failed.error.message
+
+
+async def test_what_may_pass_is_tried_again(
+    opened: Any, wait: Any, voice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.jobs.engine._RETRY_SECONDS", 0.05)
+    voice.error = SpeechError("no answer")
+    async with opened() as videos:
+        failed = await wait(videos, await videos.create("me", Order(text="Hello.")))
+        assert failed.error.code == "speech" and len(voice.texts) == 3
+
+
+async def test_time_limit(
+    opened: Any, wait: Any, inference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = workflow.TimeLimit()
+    assert limit.seconds == 120
+    limit.expect(1.0)
+    assert limit.seconds == 120
+    limit.expect(1000.0)
+    assert limit.seconds == 5000
+    monkeypatch.setattr(workflow, "MIN_LIMIT", 0.6)
+    monkeypatch.setattr(workflow.TimeLimit.__init__, "__defaults__", (0.6,))
+    monkeypatch.setattr(workflow, "_PATIENCE", 0.0)
+    inference.delay = 60.0
+    async with opened() as videos:
+        failed = await wait(videos, await videos.create("me", Order(text="Hello.")))
+        assert failed.error.code == "time_limit"
+        assert not inference.running
+
+
+async def test_progress_moves_and_never_back(opened: Any, inference: Any) -> None:
+    inference.delay = 0.05
+    seen: list[tuple[str, float]] = []
+    async with opened() as videos:
+        job = await videos.create("me", Order(message="Tell me more and more and more."))
+        while not (now := await videos.get("me", job.id)).expires:
+            seen.append((now.stage, now.progress))
+            await asyncio.sleep(0.02)
+    values = [progress for _, progress in seen]
+    assert values == sorted(values) and len(set(values)) > 4
+    stages = list(dict.fromkeys(stage for stage, _ in seen))
+    assert stages == [s for s in ("queued", "llm", "tts", "render", "publish") if s in stages]
+    assert {"queued", "render"} <= set(stages)
+
+
+async def test_cancel_while_it_renders(opened: Any, wait: Any, inference: Any) -> None:
+    inference.delay = 60.0
+    async with opened() as videos:
+        running = await videos.create("me", Order(text="Hello there."))
+        waiting = await videos.create("me", Order(text="Hello here."))
+        await until(lambda: inference.running)
+        assert (await videos.cancel("me", waiting.id)).status == "cancelled"
+        assert (await videos.cancel("me", running.id)).status == "cancelled"
+        await until(lambda: not inference.running)
+        inference.delay = 0.0
+        # The place is free for the next one; the cancelled ones do not come back.
+        done = await wait(videos, await videos.create("me", Order(text="Something else.")))
+        assert done.status == "succeeded"
+        assert (await videos.cancel("me", done.id)).status == "succeeded"
+        assert (await videos.get("me", running.id)).status == "cancelled"
+        assert (await videos.get("me", waiting.id)).status == "cancelled"
+
+
+async def test_jobs_at_a_time_are_bounded(opened: Any, wait: Any, inference: Any) -> None:
+    inference.delay = 0.1
+    most = 0
+    async with opened(max_videos=2) as videos:
+        jobs = [await videos.create("me", Order(text=f"Number {n}, please.")) for n in range(5)]
+        states = [""]
+        while any(state not in ("succeeded", "failed") for state in states):
+            states = [(await videos.get("me", job.id)).status for job in jobs]
+            most = max(most, states.count("running"))
+            await asyncio.sleep(0.02)
+    assert states == ["succeeded"] * 5 and most == 2
+
+
+async def test_one_key_at_the_same_time_is_one_job(opened: Any) -> None:
+    async with opened() as videos:
+        order = Order(text="Hello.")
+        jobs = await asyncio.gather(*(videos.create("me", order, "key") for _ in range(5)))
+        assert len({job.id for job in jobs}) == 1
+        assert len(await videos.page("me", 10)) == 1
+        assert (await videos.create("you", order, "key")).id != jobs[0].id
+        with pytest.raises(UsageError):
+            await videos.create("me", order, "")
+
+
+async def test_stop_and_start_go_on(opened: Any, wait: Any, voice: Any, inference: Any) -> None:
+    inference.delay = 60.0
+    async with opened() as videos:
+        job = await videos.create("me", Order(text=TEXT))
+        await until(lambda: inference.running)
+        assert (await videos.get("me", job.id)).status == "running"
+    assert not inference.running
+    spoken = list(voice.texts)
+    assert len(spoken) == 14
+    inference.delay = 0.0
+    async with opened() as videos:
+        done = await wait(videos, job)
+        assert done.status == "succeeded" and voice.texts == spoken
+
+
+async def test_retention_spares_what_is_in_use(
+    opened: Any, wait: Any, content: Any, address: str
+) -> None:
+    async with opened(video_store=address, video_retention=0.2) as videos:
+        store = open_store(address)
+        read, unread = [
+            await wait(videos, await videos.create("me", Order(text=text)))
+            for text in ("Hello there.", "Something else.")
+        ]
+        result = await videos.result("me", read.id)  # from here on somebody reads it
+        await store.put("0123/speech-000.48k", b"of a job that is just being created")
+        await asyncio.sleep(0.3)
+        cleaner: Cleaner = videos._cleaner
+        await cleaner.clean()
+        with pytest.raises(NotFoundError):
+            await videos.get("me", unread.id)
+        assert await store.files(unread.id) == []
+        assert len(await content(videos, read)) == result.size
+        assert await store.size("0123/speech-000.48k")
+        await asyncio.to_thread(videos._ledger.use, read.id, -1.0)
+        cleaner._grace = -2.0  # S3 counts whole seconds
+        await cleaner.clean()
+        with pytest.raises(NotFoundError):
+            await videos.get("me", read.id)
+        assert await store.files() == []
+
+
+async def test_files_of_unfinished_jobs_are_never_cleaned(
+    opened: Any, wait: Any, inference: Any
+) -> None:
+    inference.delay = 0.05
+    async with opened() as videos:
+        videos._cleaner._grace = -2.0
+        job = await videos.create("me", Order(text=TEXT))
+        while not (await videos.get("me", job.id)).expires:
+            await videos._cleaner.clean()
+            await asyncio.sleep(0.01)
+        assert (await wait(videos, job)).status == "succeeded"
+        await videos._cleaner.clean()
+        assert (await videos.captions("me", job.id)).startswith(b"WEBVTT")
+
+
+async def test_fragments_of_a_killed_process_are_removed(opened: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    async with opened(video_store=str(folder)) as videos:
+        fragment = folder / "ab" / "video.mp4#1"
+        fragment.parent.mkdir()
+        fragment.write_bytes(b"half a vid")
+        await videos._cleaner.clean()
+        assert fragment.exists()
+        videos._cleaner._grace = -1.0
+        await videos._cleaner.clean()
+        assert not fragment.exists()
+
+
+async def test_database_holds_references_in_json(opened: Any, wait: Any, tmp_path: Path) -> None:
+    async with opened() as videos:
+        job = await wait(videos, await videos.create("me", Order(text=TEXT)))
+        with sqlite3.connect(tmp_path / "videos" / "jobs.sqlite") as database:
+            rows = database.execute(
+                "SELECT function_name, output, serialization FROM operation_outputs"
+            ).fetchall()
+        names = [name for name, _, _ in rows]
+        assert {"llm", "tts 13", "render 1", "publish"} <= set(names)
+        for _, output, serialization in rows:
+            assert serialization == "musetalk_json"
+            json.loads(output)
+        assert max(len(output) for _, output, _ in rows) < 4000
+        await videos.delete("me", job.id)
+        with sqlite3.connect(tmp_path / "videos" / "jobs.sqlite") as database:
+            for table in ("operation_outputs", "workflow_status", "musetalk_videos"):
+                assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+async def test_a_store_or_database_that_is_not_there(opened: Any, s3: str) -> None:
+    for change in (
+        {"video_store": "s3://no-such-bucket"},
+        {"video_store": "/proc/no/such/folder"},
+        {"database_url": "mysql://somewhere/else"},
+        {"database_url": "nonsense"},
+        {"database_url": "postgresql://user:secret@127.0.0.1:1/none"},
+    ):
+        with pytest.raises(SetupError) as caught:
+            async with opened(**change):
+                pass
+        assert "secret" not in str(caught.value) and caught.value.remedy
