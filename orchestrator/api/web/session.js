@@ -8,6 +8,7 @@ const PLACE = "musetalk.session";
 const RETRY_MS = [250, 500, 1000, 2000, 4000];
 const PLAYHEAD_MS = 250;
 const TURNS_KEPT = 50;
+const JOIN_MS = 150000; // an avatar that nobody used before is prepared first
 const PIECE_BYTES = 64000; // 2 s of speech; the server takes up to 64 KB
 
 export class Session extends EventTarget {
@@ -17,7 +18,6 @@ export class Session extends EventTarget {
   #place = {};
   #tries = 0;
   #timer = 0;
-  #joinedNow = () => {};
   #asked = null; // when the request that is not a turn yet was made
   #firsts = new Set();
 
@@ -120,7 +120,7 @@ export class Session extends EventTarget {
   }
 
   async #join(socket) {
-    const answer = await socket.request("join", { ...this.#choices(), ...this.#place });
+    const answer = await socket.request("join", { ...this.#choices(), ...this.#place }, JOIN_MS);
     if (!answer.ok) {
       if (this.#place.session && !answer.error.retryable) {
         this.#forget();
@@ -142,7 +142,6 @@ export class Session extends EventTarget {
     this.#place = { ...this.#place, session, token };
     sessionStorage.setItem(PLACE, JSON.stringify({ session, token }));
     this.#enter("ready");
-    this.#joinedNow();
   }
 
   async #refused(error) {
@@ -152,14 +151,7 @@ export class Session extends EventTarget {
   }
 
   #listen(socket) {
-    // Media can overtake the answer to "join", which says what kind it is.
-    const early = [];
-    this.#joinedNow = () => early.splice(0).forEach((handle) => handle());
-    const on = (event, handle) => socket.on(event, (...data) => {
-      if (socket !== this.#socket) return;
-      if (this.phase === "ready") handle(...data);
-      else early.push(() => handle(...data));
-    });
+    const on = (event, handle) => socket.on(event, (...data) => socket === this.#socket && handle(...data));
     on("media", (message, acknowledge) => {
       const received = () => {
         this.#place.last_sequence = message.sequence;

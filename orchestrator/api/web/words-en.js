@@ -18,6 +18,7 @@ export default {
   "stage.captions": "Captions",
   "stage.sound": "Sound",
   "status.connecting": "Connecting…",
+  "status.preparing": "Preparing the face…",
   "status.lost": "Connection lost. Trying again…",
   "status.refused": "Not connected",
   "status.idle": "Listening",

@@ -18,6 +18,7 @@ export default {
   "stage.captions": "Sous-titres",
   "stage.sound": "Son",
   "status.connecting": "Connexion…",
+  "status.preparing": "Préparation du visage…",
   "status.lost": "Connexion perdue. Nouvel essai…",
   "status.refused": "Non connecté",
   "status.idle": "À l’écoute",

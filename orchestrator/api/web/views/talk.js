@@ -12,11 +12,14 @@ import { openSettings } from "./settings.js";
 import { MicrophoneButton } from "./microphone-button.js";
 
 const PROBLEM_MS = 9000;
+const PATIENCE_MS = 4000;
 
 export class TalkView {
   #session;
   #player;
   #problemTimer = 0;
+  #patience = 0;
+  #slow = false; // connecting takes long: the avatar is being prepared
   #server = { transcription: false, llm: false, voices: [] };
   #microphone;
   #log;
@@ -181,6 +184,14 @@ export class TalkView {
       }).catch(() => {});
     }
     $("send").disabled = phase !== "ready";
+    clearTimeout(this.#patience);
+    this.#slow = false;
+    if (phase === "connecting") {
+      this.#patience = setTimeout(() => {
+        this.#slow = true;
+        this.#status();
+      }, PATIENCE_MS);
+    }
     this.#words();
     this.#castRow();
   }
@@ -198,7 +209,7 @@ export class TalkView {
 
   #status() {
     const { phase, state } = this.#session;
-    const name = this.#microphone.recording ? "listening" : phase === "ready" ? state : phase;
+    const name = this.#microphone.recording ? "listening" : phase === "ready" ? state : this.#slow ? "preparing" : phase;
     if ($("status").dataset.name !== name + document.documentElement.lang) {
       $("status").dataset.name = name + document.documentElement.lang;
       $("status").textContent = t(`status.${name}`);
