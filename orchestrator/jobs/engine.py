@@ -157,6 +157,8 @@ class Engine:
             "application_version": str(VERSION),
             "serializer": JsonSerializer(),
             "log_level": "ERROR",
+            # Nobody sends notifications; but stopping waits for the thread that listens.
+            "notification_listener_polling_interval_sec": 0.2,
         }
         DBOS(config=config)
         DBOS.launch()

@@ -50,6 +50,11 @@ class FakeResponder:
         pass
 
 
+@pytest.fixture(autouse=True)
+def quick_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.jobs.engine._POLL_SECONDS", 0.05)
+
+
 @pytest.fixture
 def fakes() -> ModuleType:
     return load("fakes")
