@@ -68,6 +68,8 @@ VOICES: tuple[Voice, ...] = (
     *(Voice("espeak", f"en-us+{v}") for v in _ESPEAK),
     *(Voice("espeak", f"fr+{v}") for v in ("f2", "m3", "m5", "f5")),
     *(Voice("espeak", f"en-us+{v}", True) for v in _ESPEAK_HELD),
+    # A synthesiser, and a person, that no training clip has.
+    Voice("festival", "ked_diphone", True),
 )
 
 
@@ -116,7 +118,8 @@ class Speaker:
         if not line:
             raise SetupError(
                 f"{voice.engine} did not speak.",
-                remedy="pip install piper-tts espeakng-loader; apt-get install flite",
+                remedy="pip install piper-tts espeakng-loader; "
+                "apt-get install flite festival festvox-kdlpc16k",
             )
         told = json.loads(line)
         pcm = np.frombuffer(target.read_bytes(), "<i2").astype(np.int16)
@@ -164,9 +167,15 @@ def augment(pcm: I16, rng: np.random.Generator) -> I16:
     return (np.clip(x, -1, 1) * 32767).astype(np.int16)
 
 
-def make_clip(speaker: Speaker, voice: Voice, held_out: bool, rng: np.random.Generator) -> Clip:
-    """Sentences with pauses up to a random length."""
-    length = rng.uniform(5, 28)
+def make_clip(
+    speaker: Speaker,
+    voice: Voice,
+    held_out: bool,
+    rng: np.random.Generator,
+    seconds: tuple[float, float] = (5, 28),
+) -> Clip:
+    """Sentences with pauses up to a random length between `seconds`."""
+    length = rng.uniform(*seconds)
     clock = float(rng.uniform(0.05, 0.8))
     parts, phones = [np.zeros(int(clock * SAMPLE_RATE), np.int16)], []
     language = "fr" if voice.name.startswith("fr") else "en"

@@ -1,4 +1,4 @@
-"""Speak for training, in a process of its own: Piper, espeak-ng and flite with phoneme times.
+"""Speak for training, in a process of its own: four synthesisers, with phoneme times.
 
 Piper and espeak-ng are GPL-3.0 programs used only to make training data: this file alone loads
 them and is run as ``python -m export.demo.voice_worker``. One JSON request a line on standard
@@ -137,6 +137,33 @@ def speak_flite(text: str, voice: str, slowness: float) -> tuple[I16, int, Times
     return audio, rate, [(p.start, p.end, p.symbol) for p in parse_flite(done.stdout)]
 
 
+_FESTIVAL = """(voice_{voice})
+(Parameter.set 'Duration_Stretch {slowness:.2f})
+(set! spoken (utt.synth (Utterance Text {text})))
+(utt.save.wave spoken "{target}" 'riff)
+(mapcar (lambda (s) (format t "%s:%f " (item.name s) (item.feat s "end")))
+  (utt.relation.items spoken 'Segment))
+"""
+
+
+def speak_festival(text: str, voice: str, slowness: float) -> tuple[I16, int, Times]:
+    """Debian's festival: segment ends of the utterance, named as flite names them."""
+    from export.demo.visemes import parse_flite
+
+    with tempfile.TemporaryDirectory() as folder:
+        target, script = Path(folder, "out.wav"), Path(folder, "say.scm")
+        script.write_text(
+            _FESTIVAL.format(voice=voice, slowness=slowness, text=json.dumps(text), target=target)
+        )
+        done = subprocess.run(
+            ["festival", "-b", str(script)], check=True, capture_output=True, text=True, timeout=60
+        )
+        with wave.open(str(target)) as file:
+            rate = file.getframerate()
+            audio = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    return audio, rate, [(p.start, p.end, p.symbol) for p in parse_flite(done.stdout)]
+
+
 def main() -> None:
     """Answer requests until standard input ends."""
     for line in sys.stdin:
@@ -145,6 +172,8 @@ def main() -> None:
             audio, rate, times = speak_piper(ask["text"], ask["slowness"])
         elif ask["engine"] == "flite":
             audio, rate, times = speak_flite(ask["text"], ask["voice"], ask["slowness"])
+        elif ask["engine"] == "festival":
+            audio, rate, times = speak_festival(ask["text"], ask["voice"], ask["slowness"])
         else:
             speed = round(170 / ask["slowness"])
             audio, rate, times = _espeak().speak(ask["text"], ask["voice"], speed, ask["pitch"])
