@@ -20,6 +20,7 @@ from orchestrator.api.keys import KeyFile, keys_path
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
 from orchestrator.jobs.videos import VideoJobs, open_videos
 from orchestrator.logs import setup_logging
+from orchestrator.rendering.library import open_library
 from orchestrator.rendering.renderer import Renderer, open_renderer
 from orchestrator.replies.responder import responder
 from orchestrator.sessions.registry import open_sessions
@@ -150,6 +151,7 @@ async def _hold_renderer(service: Service, address: str, drained: asyncio.Event)
     settings = service.settings
     async with (
         open_renderer(settings) as renderer,
+        open_library(settings, renderer) as library,
         open_sessions(settings, renderer, service.telemetry) as sessions,
         _open_videos(service, renderer) as videos,
     ):
@@ -158,7 +160,8 @@ async def _hold_renderer(service: Service, address: str, drained: asyncio.Event)
             await sessions.warm_up()
         except MuseTalkError as error:
             LOG.warning("the first video may be late or fail: %s", error)
-        service.renderer, service.sessions, service.videos = renderer, sessions, videos
+        service.renderer, service.library = renderer, library
+        service.sessions, service.videos = sessions, videos
         LOG.info("ready: open %s in a browser", address)
         await drained.wait()
 

@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from fastapi import Request
+
 from orchestrator.api.keys import KeyFile, Limits, keys_path
 from orchestrator.api.usage import Usage, today
 from orchestrator.errors import ForeignHostError, QuotaError, UnauthorizedError
 from orchestrator.jobs.database import sqlite_url
+from orchestrator.rendering.library import LOCAL
 from orchestrator.settings import Settings
-
-LOCAL: Final = "local"
-"""The caller of a service without keys."""
 
 _LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
@@ -106,6 +106,11 @@ class Access:
         key = self._file.keys().get(owner)
         return key.limits if key else None
 
+    def job_limit(self, owner: str) -> int | None:
+        """Unfinished video jobs that a caller may have; None: any number."""
+        limits = self.limits(owner)
+        return limits.jobs if limits else None
+
     async def require_seconds(self, owner: str) -> None:
         """Refuse new work for a key that has made its seconds of video today.
 
@@ -134,3 +139,8 @@ def secret_of(authorization: str | None, api_key: str | None) -> str | None:
         scheme, _, secret = authorization.partition(" ")
         return secret.strip() if scheme.lower() == "bearer" else None
     return api_key
+
+
+def owner_of(request: Request) -> str:
+    """Whose request it is, as the middleware found out."""
+    return str(request.state.owner)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import socketio  # type: ignore[import-untyped]
@@ -275,7 +275,15 @@ class Events:
         if connection.session is not None:
             connection.session.detach(connection)
             connection.session = None
-        joined = await sessions.join(JoinRequest(**payload.model_dump()), connection)
+        request = JoinRequest(**payload.model_dump())
+        owner = connection.caller.id
+        access, library = self._service.access, self._service.library
+        if access.required or library is not None:
+            library = self._service.require_library()
+            if request.session is None or request.avatar is not None:
+                request = replace(request, avatar=await library.usable(owner, request.avatar))
+        await access.require_seconds(owner)
+        joined = await sessions.join(request, connection)
         session = joined.session
         connection.session = session
         if self._connections.get(connection.sid) is not connection:

@@ -13,6 +13,7 @@ from orchestrator.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from orchestrator.jobs.videos import VideoJobs
+    from orchestrator.rendering.library import Library
     from orchestrator.rendering.renderer import Renderer
     from orchestrator.sessions.registry import Sessions
 
@@ -28,6 +29,7 @@ class Service:
         renderer: renders; set when Triton answers.
         sessions: live ones; set with it.
         videos: video jobs; set with it.
+        library: avatars by owner; set with it.
         access: lets callers in.
     """
 
@@ -37,6 +39,7 @@ class Service:
     renderer: Renderer | None = None
     sessions: Sessions | None = None
     videos: VideoJobs | None = None
+    library: Library | None = None
     access: Access = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +59,16 @@ class Service:
         if self.renderer is None:
             raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
         return self.renderer
+
+    def require_library(self) -> Library:
+        """The avatars.
+
+        Raises:
+            UnavailableError: Triton is still starting.
+        """
+        if self.library is None:
+            raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
+        return self.library
 
     def require_videos(self) -> VideoJobs:
         """The video jobs.

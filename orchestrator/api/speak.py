@@ -7,6 +7,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
@@ -15,6 +16,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from orchestrator.api import problems
+from orchestrator.api.access import owner_of
 from orchestrator.api.orders import SPEAK_DOC, Order, read_order
 from orchestrator.api.service import Service
 from orchestrator.errors import MuseTalkError
@@ -54,6 +56,8 @@ def router(service: Service) -> APIRouter:
             # The place is taken before the body is read: uploads wait in memory too.
             with service.admission.place():
                 order = await read_order(request, service.settings)
+                name = await service.require_library().usable(owner_of(request), order.avatar)
+                order = replace(order, avatar=name)
                 return await _answer(request, service, renderer, order)
         except ClientDisconnect:
             return Response(status_code=499)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -13,6 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from orchestrator.api.access import owner_of
 from orchestrator.api.orders import limited
 from orchestrator.api.problems import documented, problem
 from orchestrator.api.ranges import UnsatisfiableRangeError, is_unchanged, wanted_range
@@ -163,7 +165,15 @@ def router(service: Service) -> APIRouter:
                 order = await _read_order(request, service)
             except ClientDisconnect:
                 return Response(status_code=499)
-            job = await videos.create(_owner(request), order, idempotency_key)
+            owner = owner_of(request)
+            name = await service.require_library().usable(owner, order.avatar)
+            await service.access.require_seconds(owner)
+            job = await videos.create(
+                owner,
+                replace(order, avatar=name),
+                idempotency_key,
+                limit=service.access.job_limit(owner),
+            )
         response.headers["Location"] = f"/v1/videos/{job.id}"
         return _video(job)
 
@@ -174,24 +184,24 @@ def router(service: Service) -> APIRouter:
         before: Annotated[str | None, Query(description="id; only older ones")] = None,
     ) -> VideoPage:
         """List your video jobs, the newest first."""
-        jobs = await service.require_videos().page(_owner(request), limit, before)
+        jobs = await service.require_videos().page(owner_of(request), limit, before)
         more = jobs[-1].id if len(jobs) == limit else None
         return VideoPage(videos=[_video(job) for job in jobs], next=more)
 
     @routes.get("/{video}", response_model=Video, responses=documented(404, 503))
     async def retrieve(request: Request, video: str) -> Video:
         """A video job and its progress."""
-        return _video(await service.require_videos().get(_owner(request), video))
+        return _video(await service.require_videos().get(owner_of(request), video))
 
     @routes.post("/{video}/cancel", response_model=Video, responses=documented(404, 503))
     async def cancel(request: Request, video: str) -> Video:
         """Stop a job; one that is over stays as it is."""
-        return _video(await service.require_videos().cancel(_owner(request), video))
+        return _video(await service.require_videos().cancel(owner_of(request), video))
 
     @routes.delete("/{video}", status_code=204, responses=documented(404, 503))
     async def delete(request: Request, video: str) -> Response:
         """Stop a job and delete its files."""
-        await service.require_videos().delete(_owner(request), video)
+        await service.require_videos().delete(owner_of(request), video)
         return Response(status_code=204)
 
     @routes.head("/{video}/content", include_in_schema=False)
@@ -208,7 +218,7 @@ def router(service: Service) -> APIRouter:
     async def content(request: Request, video: str) -> Response:
         """The MP4; also in parts, as players ask for it."""
         videos = service.require_videos()
-        result = await videos.result(_owner(request), video)
+        result = await videos.result(owner_of(request), video)
         etag = f'"{result.digest}"'
         headers = {
             "ETag": etag,
@@ -245,15 +255,10 @@ def router(service: Service) -> APIRouter:
     )
     async def captions(request: Request, video: str) -> Response:
         """The captions as WebVTT."""
-        text = await service.require_videos().captions(_owner(request), video)
+        text = await service.require_videos().captions(owner_of(request), video)
         return Response(text, media_type="text/vtt; charset=utf-8")
 
     return routes
-
-
-def _owner(request: Request) -> str:
-    """Whose request it is; without API keys all are of one owner."""
-    return str(getattr(request.state, "owner", "local"))
 
 
 async def _read_order(request: Request, service: Service) -> Order:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from orchestrator.avatars.picture_process import read_picture_apart
 from orchestrator.errors import MediaError
 from orchestrator.settings import Settings
 from orchestrator.speech.ffmpeg import file_url, run_ffmpeg
@@ -25,7 +26,7 @@ LONGEST_SIDE: Final = 1280
 _BACKGROUND: Final = (236, 238, 240)
 """Behind transparent pictures."""
 _FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-_DEMUXERS: Final = "mov,matroska,avi,gif,mpegts,ogg,flv,asf"
+DEMUXERS: Final = "mov,matroska,avi,gif,mpegts,ogg,flv,asf"
 _MAX_STORED: Final = 256 << 20
 """Bytes of JPEG that one avatar may keep in memory; 10 s of 1280x720 take about 25 MB."""
 _JPEG: Final = (
@@ -142,7 +143,7 @@ async def read_video(source: Path, settings: Settings) -> Frames:
         ":out_color_matrix=bt601:out_range=full,format=yuvj420p"
     )
     arguments = [
-        *("-format_whitelist", _DEMUXERS, "-max_pixels", str(settings.max_avatar_pixels)),
+        *("-format_whitelist", DEMUXERS, "-max_pixels", str(settings.max_avatar_pixels)),
         *("-i", file_url(source), "-map", "0:v:0", "-an", "-vf", scale),
         *("-frames:v", str(most + 1), "-c:v", "mjpeg", "-q:v", "2", "-f", "image2pipe", "pipe:1"),
     ]
@@ -189,5 +190,5 @@ async def read_frames(source: Path, settings: Settings) -> Frames:
     Raises:
         MediaError: it cannot be used; the message says why.
     """
-    picture = await asyncio.to_thread(read_picture, source, settings.max_avatar_pixels)
+    picture = await read_picture_apart(source, settings.max_avatar_pixels)
     return picture or await read_video(source, settings)

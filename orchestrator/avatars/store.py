@@ -8,6 +8,7 @@ import re
 import tempfile
 import threading
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,19 @@ _NAME: Final = re.compile(r"[\w][\w .-]{0,63}")
 def _join(parts: list[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
     return np.frombuffer(b"".join(parts), np.uint8), ends
+
+
+@dataclass(frozen=True)
+class AvatarHeader:
+    """What an avatar's file says of it; see ``Avatar``."""
+
+    id: str
+    name: str
+    width: int
+    height: int
+    fps: int
+    frames: int
+    metadata: dict[str, Any]
 
 
 class AvatarFile:
@@ -81,6 +95,26 @@ class AvatarFile:
                 remedy="free some space, or set MUSETALK_CACHE_DIR",
             ) from error
 
+    def about(self) -> AvatarHeader | None:
+        """What it says of itself, without its frames; None when it is not there.
+
+        Raises:
+            SetupError: the file is damaged.
+        """
+        try:
+            with np.load(self.path) as data:
+                header = json.loads(data["header"].tobytes())
+                return AvatarHeader(frames=len(data["boxes"]), **header)
+        except FileNotFoundError:
+            return None
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> SetupError:
+        return SetupError(
+            f"{self.path} is damaged: {error}", remedy="delete it and add the avatar again"
+        )
+
     def read(self) -> Avatar | None:
         """Read it; None when it is not there.
 
@@ -111,9 +145,7 @@ class AvatarFile:
         except FileNotFoundError:
             return None
         except _DAMAGED as error:
-            raise SetupError(
-                f"{self.path} is damaged: {error}", remedy="delete it and add the avatar again"
-            ) from error
+            raise self._damaged(error) from error
 
 
 class AvatarStore:
@@ -132,6 +164,15 @@ class AvatarStore:
                 remedy="use letters, digits, space, dot, hyphen; at most 64",
             )
         return AvatarFile(self.directory / f"{name}.npz")
+
+    def about(self, name: str) -> AvatarHeader | None:
+        """What the avatar of a name says of itself; None: there is none.
+
+        Raises:
+            UsageError: that cannot be a name.
+            SetupError: its file is damaged.
+        """
+        return self._file(name).about()
 
     def list(self) -> list[str]:
         """Names, sorted."""

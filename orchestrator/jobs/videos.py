@@ -104,13 +104,21 @@ class VideoJobs:
         self._engine = engine
         self._cleaner = cleaner
 
-    async def create(self, owner: str, order: Order, idempotency_key: str | None = None) -> Job:
+    async def create(
+        self,
+        owner: str,
+        order: Order,
+        idempotency_key: str | None = None,
+        *,
+        limit: int | None = None,
+    ) -> Job:
         """Queue a job; or, of a key that was used before, the job that it created.
 
         Args:
             owner: whose job it is.
             order: what to make.
             idempotency_key: of the client, at most ``MAX_KEY`` characters.
+            limit: unfinished jobs that the owner may have; None: any number.
 
         Raises:
             UsageError: the order cannot be carried out.
@@ -129,6 +137,10 @@ class VideoJobs:
             >= self._settings.max_videos_queued
         ):
             raise OverloadedError("too many videos wait to be made", remedy="try again later")
+        if limit is not None and await self.count_unfinished(owner) >= limit:
+            raise OverloadedError(
+                f"this key has {limit} unfinished videos already", remedy="wait for one to finish"
+            )
         profile = find_profile(order.profile)
         avatar = await self._renderer.avatar(order.avatar)
         default = self._settings.fps if order.profile is None else int(profile.fps)

@@ -62,6 +62,20 @@ class Gallery:
         """Names, sorted."""
         return sorted({*self._store.list(), *self._portraits})
 
+    @property
+    def portraits(self) -> dict[str, Path]:
+        """The portraits that come along, by name, the first one the default avatar."""
+        return self._portraits
+
+    @property
+    def store(self) -> AvatarStore:
+        """The user's own avatars."""
+        return self._store
+
+    def forget(self, name: str) -> None:
+        """Keep an avatar that was deleted no longer in memory."""
+        self._current.pop(name, None)
+
     async def get(
         self, name: str | None, progress: Callable[[float], None] | None = None
     ) -> Avatar:

@@ -65,6 +65,11 @@ class Renderer:
         """Speaks the texts."""
         return self._voice
 
+    @property
+    def gallery(self) -> Gallery:
+        """The avatars."""
+        return self._gallery
+
     def avatar_names(self) -> list[str]:
         """Names of the avatars."""
         return self._gallery.names()

@@ -18,6 +18,7 @@ from typing import Final
 
 import imageio_ffmpeg
 
+from orchestrator import confine
 from orchestrator.errors import MediaError, SetupError
 
 THREADS: Final = 2
@@ -25,6 +26,9 @@ THREADS: Final = 2
 
 MAX_OUTPUT: Final = 512 * 1024 * 1024
 """Bytes of standard output that a run may produce unless its caller allows less or more."""
+
+_MEMORY: Final = 3 << 30
+"""Bytes of address space of a run: media from strangers is decoded here."""
 
 _CHUNK: Final = 1 << 16
 _LOG_KEPT: Final = 16 * 1024
@@ -131,8 +135,7 @@ async def execute(
     ]
     try:
         process = await asyncio.create_subprocess_exec(
-            ffmpeg_path(),
-            *command,
+            *confine.command(_MEMORY, timeout * 2 * THREADS, [ffmpeg_path(), *command]),
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -147,6 +150,10 @@ async def execute(
         raise MediaError(f"ffmpeg did not finish within {timeout:g} s") from error
     finally:
         await _end(process)
+    if process.returncode == confine.NOT_STARTED:
+        raise SetupError(
+            f"ffmpeg cannot be started: {last_words(log)}", remedy="run musetalk doctor"
+        )
     if process.returncode:
         raise MediaError(last_words(log) or f"ffmpeg ended with status {process.returncode}")
     return Finished(stdout, log)

@@ -76,11 +76,31 @@ def renderer() -> FakeRenderer:
     return FakeRenderer()
 
 
+class FakeLibrary:
+    """Everybody may use the renderer's avatars."""
+
+    def __init__(self, renderer: FakeRenderer) -> None:
+        self._renderer = renderer
+
+    async def usable(self, owner: str, identity: str | None) -> str:
+        name: str = (await self._renderer.avatar(identity)).name
+        return name
+
+
 @pytest.fixture
-def service(renderer: FakeRenderer) -> Service:
+def service(renderer: FakeRenderer, tmp_path: Path) -> Service:
     telemetry = Telemetry()
-    settings = Settings(max_text_chars=100, max_audio_bytes=100_000, max_audio_seconds=10)
-    return Service(settings, telemetry, Admission(2, telemetry), renderer)  # type: ignore[arg-type]
+    settings = Settings(
+        max_text_chars=100, max_audio_bytes=100_000, max_audio_seconds=10, cache_dir=tmp_path
+    )
+    library: Any = FakeLibrary(renderer)
+    return Service(
+        settings,
+        telemetry,
+        Admission(2, telemetry),
+        renderer,  # type: ignore[arg-type]
+        library=library,
+    )
 
 
 @pytest.fixture

@@ -48,11 +48,23 @@ def inference() -> Any:
     return load().FakeInference()
 
 
+class OpenLibrary:
+    """Everybody may use the renderer's avatars."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+
+    async def usable(self, owner: str, identity: str | None) -> str:
+        name: str = (await self._renderer.avatar(identity)).name
+        return name
+
+
 @pytest.fixture
 async def service(settings: Settings, inference: Any) -> AsyncIterator[Service]:
     telemetry = Telemetry()
     renderer = load().fake_renderer(settings, inference=inference)
-    service = Service(settings, telemetry, Admission(2, telemetry), renderer)
+    library: Any = OpenLibrary(renderer)
+    service = Service(settings, telemetry, Admission(2, telemetry), renderer, library=library)
     async with open_videos(
         settings, renderer, EmbeddedResponder(), lambda result: None
     ) as service.videos:
