@@ -91,7 +91,9 @@ class Keeper:
             if self._leases.take(worker_lease(worker), self._engine.worker, _TAKEOVER_SECONDS):
                 self._hand_over([run for run in self._engine.waiting() if run.executor == worker])
                 self._leases.give_back(worker_lease(worker), self._engine.worker)
-        self._renew([run for run in waiting if run.version < VERSION and run.executor is None])
+        # This process runs our version only: an older run under its name is nobody's.
+        free = (None, self._engine.worker)
+        self._renew([run for run in waiting if run.version < VERSION and run.executor in free])
         self._queue_forgotten({run.job for run in waiting})
 
     def _vanished(self, waiting: list[Run]) -> set[str]:

@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,8 @@ class FakeGallery:
 
     def __init__(self) -> None:
         self.avatar = FakeAvatar()
+        self.portraits = {self.avatar.name: Path("ada.npz")}
+        self.store = SimpleNamespace(list=list)
 
     def names(self) -> list[str]:
         return [self.avatar.name]
