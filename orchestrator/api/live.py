@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from weakref import WeakKeyDictionary
 
 import socketio  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -92,6 +93,8 @@ class Connection:
 
     def __init__(self, server: socketio.AsyncServer, sid: str, caller: Caller) -> None:
         self.caller = caller
+        self.spoken = 0.0
+        """Seconds of speech sent and not counted yet."""
         self.session: Session | None = None
         self.order = asyncio.Lock()
         self.waiting = 0
@@ -136,6 +139,8 @@ class Connection:
                 await self._server.emit(*item, to=self.sid)
                 continue
             session, sequence = self.session, item.sequence
+            if item.kind == "speech":
+                self.spoken += item.duration
 
             def received(*_: object, session: Session | None = session, n: int = sequence) -> None:
                 if session is not None and session.client is self:
@@ -181,6 +186,7 @@ class Events:
         self._service = service
         self._server = server
         self._connections: dict[str, Connection] = {}
+        self._owners: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
 
     def register(self) -> None:
         """Connect the events."""
@@ -214,6 +220,7 @@ class Events:
         if connection.session is not None:
             connection.session.detach(connection)
         await connection.close()
+        await self._settle(connection)
 
     async def _playhead(self, sid: str, *args: object) -> None:
         connection = self._connections.get(sid)
@@ -283,8 +290,10 @@ class Events:
             if request.session is None or request.avatar is not None:
                 request = replace(request, avatar=await library.usable(owner, request.avatar))
         await access.require_seconds(owner)
+        self._require_place(sessions, request, connection.caller)
         joined = await sessions.join(request, connection)
         session = joined.session
+        self._owners[session] = owner
         connection.session = session
         if self._connections.get(connection.sid) is not connection:
             session.detach(connection)  # it left while the session was made
@@ -303,6 +312,34 @@ class Events:
             "generated_notice": True,
         }
 
+    def _require_place(self, sessions: Sessions, request: JoinRequest, caller: Caller) -> None:
+        limits = self._service.access.limits(caller.id)
+        if limits is None:
+            return
+        mine = [
+            session
+            for session, owner in self._owners.items()
+            if owner == caller.id and session.id != request.session and sessions.has(session)
+        ]
+        if len(mine) >= limits.sessions:
+            raise OverloadedError(
+                f"this key has {limits.sessions} sessions already", remedy="leave one first"
+            )
+
+    async def _settle(self, connection: Connection) -> None:
+        """Count the speech that a key was sent."""
+        spoken, connection.spoken = connection.spoken, 0.0
+        await self._service.access.count_seconds(connection.caller.id, spoken)
+
+    async def _require_seconds(self, connection: Connection) -> None:
+        """Refuse a turn of a key that has used up its seconds.
+
+        Raises:
+            QuotaError: it has.
+        """
+        await self._settle(connection)
+        await self._service.access.require_seconds(connection.caller.id)
+
     async def _leave(
         self, connection: Connection, sessions: Sessions, payload: _Nothing
     ) -> dict[str, Any]:
@@ -314,17 +351,23 @@ class Events:
     async def _say(
         self, connection: Connection, sessions: Sessions, payload: _Text
     ) -> dict[str, Any]:
-        return {"turn": await _joined(connection).say(payload.text)}
+        session = _joined(connection)
+        await self._require_seconds(connection)
+        return {"turn": await session.say(payload.text)}
 
     async def _ask(
         self, connection: Connection, sessions: Sessions, payload: _Text
     ) -> dict[str, Any]:
-        return {"turn": await _joined(connection).ask(payload.text)}
+        session = _joined(connection)
+        await self._require_seconds(connection)
+        return {"turn": await session.ask(payload.text)}
 
     async def _speech(
         self, connection: Connection, sessions: Sessions, payload: _Speech
     ) -> dict[str, Any]:
-        turn = await _joined(connection).speech(payload.audio, final=payload.final)
+        session = _joined(connection)
+        await self._require_seconds(connection)
+        turn = await session.speech(payload.audio, final=payload.final)
         return {"turn": turn}
 
     async def _interrupt(

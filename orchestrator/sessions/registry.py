@@ -99,6 +99,10 @@ class Sessions:
         counts = dict.fromkeys(("idle", "thinking", "speaking", "away"), 0)
         return counts | Counter(session.state for session in self._sessions.values())
 
+    def has(self, session: Session) -> bool:
+        """Whether a session is not over, perhaps with its client away."""
+        return self._sessions.get(session.id) is session
+
     def waiting(self) -> dict[str, int]:
         """Requests that have not been sent to Triton yet, by model."""
         return self._shared.scheduler.waiting()
