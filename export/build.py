@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -23,12 +25,15 @@ from export.modules import (
 )
 from export.onnx_export import EXTERNAL_DATA, example_inputs, export
 from export.staging import staged
-from orchestrator.errors import CheckpointError, RepositoryError, SetupError, UsageError
+from orchestrator.errors import CheckpointError, RepositoryError, UsageError
 
-TARGETS = ("cpu",)
-LATER_TARGETS = ("tensorrt", "onnxruntime")
-"""Named in the design; asked for, they get an answer instead of a usage error."""
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = {
+    "cpu": ("auto", "fp32", "bf16"),
+    "tensorrt": ("auto", "fp16"),
+    "onnxruntime": ("auto", "fp16"),
+}
+"""By target. ``auto`` is resolved where a CPU loads the model; on a GPU it is fp16."""
+TARGETS = tuple(PRECISIONS)
 DECODERS = ("full", "fast")
 _MARKS = ("manifest.json", "lipsync/config.pbtxt")
 """What a folder holds that may be replaced."""
@@ -83,6 +88,16 @@ def rehearse(module: nn.Module, model: Model, root: Path) -> float:
     return round(counter.get_total_flops() / 1e9, 3)
 
 
+class Writer(Protocol):
+    """Writes one model into a repository, in the way of one target."""
+
+    def __call__(
+        self, folder: Path, name: str, make: Callable[[], nn.Module], operations: float
+    ) -> ModelEntry:
+        """Make ``folder/name`` with config and version; ``operations`` are GFLOP a frame."""
+        ...
+
+
 def _write_model(
     folder: Path, name: str, make: Callable[[], nn.Module], precision: str, operations: float
 ) -> ModelEntry:
@@ -97,6 +112,65 @@ def _write_model(
     return ModelEntry(sha256=digest, parameters=exported.parameters, gflop=operations)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A build that can succeed, as far as the checkpoint goes."""
+
+    available: list[tuple[str, Callable[[], nn.Module]]]
+    missing: list[str]
+    sources: dict[str, str]
+
+
+def _open(checkpoint: Path, decoder: str) -> _Plan:
+    source = Checkpoint.open(checkpoint)
+    available = list(modules(source, decoder))
+    files = source.sources(fast=decoder == "fast")
+    return _Plan(
+        available,
+        [name for name in MODELS if name not in dict(available)],
+        {str(path.relative_to(source.root)): sha256(path) for path in files},
+    )
+
+
+def _check_folder(repository: Path) -> bool:
+    """Whether an older repository is there; anything else must not be replaced."""
+    ours = all((repository / name).is_file() for name in _MARKS)
+    empty = repository.is_dir() and not any(repository.iterdir())
+    if repository.exists() and not (ours or empty):
+        raise RepositoryError(
+            f"{repository} exists and is no model repository", remedy="name another folder"
+        )
+    return ours
+
+
+def check_options(target: str, precision: str, decoder: str) -> None:
+    """Refuse what no build can do.
+
+    Raises:
+        UsageError: an unknown target, precision or decoder.
+    """
+    for value, allowed in ((target, TARGETS), (decoder, DECODERS)):
+        if value not in allowed:
+            raise UsageError(f"{value} is none of {', '.join(allowed)}")
+    if precision not in PRECISIONS[target]:
+        raise UsageError(f"{precision} is none of {', '.join(PRECISIONS[target])}")
+
+
+def up_to_date(
+    checkpoint: Path, repository: Path, target: str, precision: str, decoder: str
+) -> Manifest | None:
+    """The manifest of a repository that a build with these options would only make again.
+
+    Engines are not looked at: whether they fit this GPU is for their own target to say.
+    """
+    if not _check_folder(repository):
+        return None
+    old = Manifest.read(repository)
+    if (old.target, old.precision, old.decoder) != (target, precision, decoder):
+        return None
+    return old if old.sources == _open(checkpoint, decoder).sources else None
+
+
 def build(
     checkpoint: Path,
     repository: Path,
@@ -104,6 +178,7 @@ def build(
     precision: str = "auto",
     decoder: str = "full",
     progress: Progress = lambda _: None,
+    write: Writer | None = None,
 ) -> Manifest:
     """Build a model repository; a failed build leaves the old one, or nothing, in its place.
 
@@ -111,62 +186,55 @@ def build(
         checkpoint: a folder in MuseTalk's layout.
         repository: folder to write; an older repository there is replaced, anything else is
             left alone.
-        target: ``cpu``.
-        precision: ``auto``, ``fp32`` or ``bf16``, written into each model's config.
+        target: one of ``TARGETS``.
+        precision: one of ``PRECISIONS`` of the target, written into each model's config.
         decoder: ``full`` (the checkpoint's VAE) or ``fast`` (its ``taesd/``).
         progress: told each step, in words.
+        write: of a GPU target, see :mod:`export.gpu.build`; ``cpu`` needs none.
 
     Raises:
         CheckpointError: weights that do not fit, with file and key.
         RepositoryError: the folder is something else than a repository.
-        SetupError: no space left, or a target that this version does not build yet.
+        SetupError: no space left.
         UsageError: an unknown target, precision or decoder.
     """
-    if target in LATER_TARGETS:
-        raise SetupError(
-            f"target {target} is not available yet in this version", remedy="use --target cpu"
-        )
-    for value, allowed in ((target, TARGETS), (precision, PRECISIONS), (decoder, DECODERS)):
-        if value not in allowed:
-            raise UsageError(f"{value} is none of {', '.join(allowed)}")
-    source = Checkpoint.open(checkpoint)
-    ours = all((repository / name).is_file() for name in _MARKS)
-    empty = repository.is_dir() and not any(repository.iterdir())
-    if repository.exists() and not (ours or empty):
-        raise RepositoryError(
-            f"{repository} exists and is no model repository", remedy="name another folder"
-        )
-    available = list(modules(source, decoder))
-    missing = [name for name in MODELS if name not in dict(available)]
-    for name in missing:
+    check_options(target, precision, decoder)
+    if write is None:
+
+        def write(
+            folder: Path, name: str, make: Callable[[], nn.Module], operations: float
+        ) -> ModelEntry:
+            return _write_model(folder, name, make, precision, operations)
+
+    _check_folder(repository)
+    plan = _open(checkpoint, decoder)
+    for name in plan.missing:
         progress(f"{name}: left out, the checkpoint has no weights for it")
     # Everything is read once before the slow part: a misfit shows in seconds.
     operations = {}
-    for name, make in available:
+    for name, make in plan.available:
         progress(f"{name}: checking its weights")
-        operations[name] = rehearse(make(), MODELS[name], source.root)
+        operations[name] = rehearse(make(), MODELS[name], checkpoint)
         gc.collect()
-    files = source.sources(fast=decoder == "fast")
-    hashes = {str(path.relative_to(source.root)): sha256(path) for path in files}
     with staged(repository) as work:
         entries = {}
-        for number, (name, make) in enumerate(available, 1):
-            progress(f"[{number}/{len(available)}] {name}: exporting")
-            entries[name] = _write_model(work, name, make, precision, operations[name])
+        for number, (name, make) in enumerate(plan.available, 1):
+            progress(f"[{number}/{len(plan.available)}] {name}: exporting")
+            entries[name] = write(work, name, make, operations[name])
             gc.collect()  # the full UNet is gone before the decoder comes
         # Triton wants a version folder for an ensemble too; git keeps no empty one.
         ensemble = work / "lipsync" / "1"
         ensemble.mkdir(parents=True)
         (ensemble / ".gitkeep").touch()
-        weights = weights_id(hashes, decoder)
+        weights = weights_id(plan.sources, decoder)
         (work / "lipsync" / "config.pbtxt").write_text(to_text(lipsync_config(weights)))
         manifest = Manifest(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             target=target,
             precision=precision,
             decoder=decoder,
-            sources=hashes,
-            missing=missing,
+            sources=plan.sources,
+            missing=plan.missing,
             versions=versions(),
             weights_id=weights,
             models=entries,

@@ -83,33 +83,82 @@ def init(
 @app.command()
 def build(
     checkpoint: CheckpointOption,
-    repository: Annotated[Path, typer.Option("--repository", help="Folder to write.")],
-    target: Annotated[str, typer.Option(help="cpu (OpenVINO).")] = "cpu",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    repository: Annotated[
+        Path | None, typer.Option("--repository", help="Folder to write; --plan needs none.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="cpu (OpenVINO), tensorrt or onnxruntime (CUDA).")
+    ] = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32 or bf16 on a CPU; auto or fp16 on a GPU.")
+    ] = "auto",
     decoder: Annotated[str, typer.Option(help="full (the VAE) or fast (taesd/).")] = "full",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what a GPU build would make; needs no GPU.")
+    ] = False,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="Keep a repository that is up to date.")
+    ] = False,
+    fall_back: Annotated[
+        bool,
+        typer.Option("--fall-back", help="Serve a model without a good engine by ONNX Runtime."),
+    ] = False,
 ) -> None:
     """Build a Triton model repository from a checkpoint."""
     _require_export()
-    from export.build import DECODERS, LATER_TARGETS, PRECISIONS, TARGETS
+    from export.build import DECODERS, PRECISIONS, TARGETS, up_to_date
     from export.build import build as run
 
-    console = Console()
-    if target not in LATER_TARGETS:  # these get an answer of their own
-        _choice(target, TARGETS, "--target")
-    manifest = run(
-        checkpoint,
-        repository,
-        target,
-        _choice(precision, PRECISIONS, "--precision"),
-        _choice(decoder, DECODERS, "--decoder"),
-        progress=lambda step: console.print(step, highlight=False),
-    )
+    console = Console(highlight=False)
+    _choice(target, TARGETS, "--target")
+    _choice(precision, PRECISIONS[target], "--precision")
+    _choice(decoder, DECODERS, "--decoder")
+    if plan:
+        from export.gpu.plan import plan as planned
+        from export.gpu.plan import print_plan
+
+        print_plan(list(planned(checkpoint, decoder)), console)
+        return
+    if repository is None:
+        raise typer.BadParameter("--repository names the folder to write")
+
+    def say(step: str) -> None:
+        console.print(step, markup=False)
+
+    if target == "cpu":
+        if if_needed and up_to_date(checkpoint, repository, target, precision, decoder):
+            say(f"{repository}: up to date")
+            return
+        manifest = run(checkpoint, repository, target, precision, decoder, progress=say)
+    else:
+        from export.gpu.build import PRECISION, GpuWriter, build_gpu, find_gpu, fits
+        from export.gpu.gate import print_checks
+
+        gpu = find_gpu(target)
+        old = up_to_date(checkpoint, repository, target, PRECISION, decoder) if if_needed else None
+        if old is not None and fits(old, gpu):
+            say(f"{repository}: up to date")
+            return
+        writer = GpuWriter(gpu, repository, fall_back=fall_back, progress=say)
+        try:
+            manifest = build_gpu(
+                checkpoint,
+                repository,
+                target,
+                writer,
+                precision=precision,
+                decoder=decoder,
+                progress=say,
+            )
+        finally:
+            if writer.checks:
+                print_checks(writer.checks, console)
     for name, entry in manifest.models.items():
-        console.print(
-            f"{name}: {entry.parameters / 1e6:.1f} M values, {entry.gflop:.1f} GFLOP",
-            highlight=False,
+        say(
+            f"{name}: {entry.parameters / 1e6:.1f} M values, {entry.gflop:.1f} GFLOP, "
+            f"{entry.served_by}"
         )
-    console.print(f"{repository}: ready to serve, weights {manifest.weights_id}", highlight=False)
+    say(f"{repository}: ready to serve, weights {manifest.weights_id}")
 
 
 @app.command()
@@ -124,13 +173,20 @@ def verify(
         Path | None, typer.Option(help="Picture of a face to use instead of the sample.")
     ] = None,
     audio: Annotated[Path | None, typer.Option(help="Speech to use instead of the sample.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, bf16 or fp16: of a server elsewhere that decides it by itself."),
+    ] = None,
 ) -> None:
     """Accuracy gate: the served models against PyTorch on real inputs."""
     _require_export()
+    from export.gate import LIMITS
     from export.verify import print_table
     from export.verify import verify as run
 
-    results = asyncio.run(run(checkpoint, repository, triton, frames, audio))
+    if precision is not None:
+        _choice(precision, tuple(LIMITS), "--precision")
+    results = asyncio.run(run(checkpoint, repository, triton, frames, audio, precision))
     print_table(results)
     if not all(result.passed for result in results):
         raise typer.Exit(1)

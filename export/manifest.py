@@ -30,6 +30,29 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class EngineEntry:
+    """The TensorRT engine of a model.
+
+    Attributes:
+        key: changes with everything that changes the engine.
+        tensorrt: version that built it, the only one that runs it.
+        gpu: the GPU it was built on, in words.
+        sm: its compute capability.
+        mig: profile of its slice; empty for a whole GPU.
+        profiles: smallest, best and largest batch of each.
+        sha256: of ``model.plan``.
+    """
+
+    key: str
+    tensorrt: str
+    gpu: str
+    sm: str
+    mig: str
+    profiles: list[list[int]]
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """One model of the repository.
 
@@ -37,11 +60,21 @@ class ModelEntry:
         sha256: of ``model.onnx``, with its external data where it has some.
         parameters: weights of the network.
         gflop: of one frame (for ``whisper_encoder``: of one 30 s segment).
+        served_by: Triton's platform or backend.
+        engine: of target ``tensorrt``; None where ONNX Runtime or OpenVINO serves the graph.
     """
 
     sha256: str
     parameters: int
     gflop: float
+    served_by: str = "musetalk_openvino"
+    engine: EngineEntry | None = None
+
+    @staticmethod
+    def parse(data: dict[str, Any]) -> ModelEntry:
+        """From what ``manifest.json`` holds."""
+        engine = data.get("engine")
+        return ModelEntry(**{**data, "engine": EngineEntry(**engine) if engine else None})
 
 
 @dataclass(frozen=True)
@@ -50,7 +83,7 @@ class Manifest:
 
     Attributes:
         created: ISO 8601, UTC.
-        target: ``cpu``.
+        target: ``cpu``, ``tensorrt`` or ``onnxruntime``.
         precision: as asked for; ``auto`` is resolved where the model is loaded.
         decoder: ``full`` or ``fast``.
         sources: hashes of the files the build read, by path inside the checkpoint.
@@ -91,7 +124,7 @@ class Manifest:
                     f"{path}: format {data['format']}, this version reads {FORMAT}",
                     remedy="build the repository again",
                 )
-            data["models"] = {k: ModelEntry(**v) for k, v in data["models"].items()}
+            data["models"] = {k: ModelEntry.parse(v) for k, v in data["models"].items()}
             return Manifest(**data)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RepositoryError(

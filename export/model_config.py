@@ -82,7 +82,8 @@ LIPSYNC_STEPS = (
 )
 
 
-def _base(model: Model) -> pb.ModelConfig:
+def base_config(model: Model) -> pb.ModelConfig:
+    """What the config of a model says on every target: names, types, shapes, largest batch."""
     config = pb.ModelConfig(name=model.name, max_batch_size=model.max_batch)
     for tensor in model.inputs:
         config.input.add(
@@ -103,7 +104,7 @@ def cpu_config(model: Model, precision: str) -> pb.ModelConfig:
         precision: ``auto``, ``fp32`` or ``bf16``; resolved by the backend when it loads. A
             model with a precision of its own keeps that.
     """
-    config = _base(model)
+    config = base_config(model)
     config.backend = CPU_BACKEND
     # Triton batches whatever waits while the instance is busy; waiting on purpose only adds
     # latency when one instance owns all cores.
@@ -120,7 +121,7 @@ def lipsync_config(weights_id: str) -> pb.ModelConfig:
         weights_id: of the manifest. Clients on other machines read it here, where no manifest
             reaches them, and throw away what they cached of other weights.
     """
-    config = _base(LIPSYNC)
+    config = base_config(LIPSYNC)
     config.platform = "ensemble"
     config.parameters["weights_id"].string_value = weights_id
     for step in LIPSYNC_STEPS:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,53 +18,15 @@ from export.build import modules
 from export.checkpoint import Checkpoint
 from export.gate import LABELS_DIFFERING, LIMITS, Result, compare
 from export.manifest import Manifest, sha256
-from export.modules import CROP
-from orchestrator.errors import MediaError, RepositoryError
+from export.sample import Sample, audio_windows, load_sample, parsing_images
+from orchestrator.errors import RepositoryError, UsageError
 from orchestrator.inference import EmbeddedTriton, Inference, TritonClient
 from orchestrator.inference.backends.musetalk_openvino.openvino_engine import resolve_precision
-from orchestrator.speech.decode import decode_audio
 from orchestrator.speech.mel import log_mel
-from orchestrator.speech.windows import gather, step_count, windows
+from orchestrator.speech.windows import step_count
 
 Array = npt.NDArray[Any]
-SAMPLE = Path(__file__).parent / "samples" / "verify.npz"
 TIMEOUT = 600.0
-FPS = 25
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Real inputs.
-
-    Attributes:
-        crops: faces BGR, UINT8 [n,256,256,3].
-        pcm: speech, INT16 [samples] at 16 kHz, long enough for n frames.
-        audio: Whisper windows FP16 [n,50,384] of real speech, for a checkpoint without Whisper.
-    """
-
-    crops: npt.NDArray[np.uint8]
-    pcm: npt.NDArray[np.int16]
-    audio: npt.NDArray[np.float16]
-
-
-async def load_sample(frames: Path | None, audio: Path | None) -> Sample:
-    """The shipped sample, with the user's own picture or speech in its place.
-
-    Raises:
-        MediaError: the picture or the speech cannot be read.
-    """
-    with np.load(SAMPLE) as data:
-        sample = Sample(data["crops"], data["pcm"], data["audio"])
-    crops, pcm = sample.crops, sample.pcm
-    if frames is not None:
-        picture = cv2.imread(str(frames))
-        if picture is None:
-            raise MediaError(f"{frames}: not a readable picture")
-        crop = cv2.resize(picture, (CROP, CROP), interpolation=cv2.INTER_LANCZOS4)
-        crops = np.repeat(crop[None].astype(np.uint8), len(crops), axis=0)
-    if audio is not None:
-        pcm = await decode_audio(audio, max_seconds=30.0, max_bytes=200 << 20)
-    return Sample(crops, pcm, sample.audio)
 
 
 class _Reference:
@@ -88,13 +48,6 @@ class _Reference:
         return np.asarray(output.numpy())
 
 
-def _windows(hidden: Array, pcm: Array, count: int) -> Array:
-    """Audio windows FP16 [count,50,384], spread evenly over the speech."""
-    indices = windows(len(hidden), len(pcm), FPS)
-    chosen = np.linspace(0, len(indices) - 1, count).astype(int)
-    return np.asarray(gather(hidden.astype(np.float16), indices[chosen]))
-
-
 async def _compare_all(
     reference: _Reference, inference: Inference, sample: Sample, precision: str
 ) -> list[Result]:
@@ -113,8 +66,8 @@ async def _compare_all(
         hidden = reference("whisper_encoder", mel[None])[0, :steps]
         own = await inference.encode_speech(mel, steps, timeout=TIMEOUT)
         results.append(compare("whisper_encoder", hidden, own, limits))
-        audio = _windows(hidden, sample.pcm, count)
-        served_audio = _windows(own, sample.pcm, count)
+        audio = audio_windows(hidden, len(sample.pcm), count)
+        served_audio = audio_windows(own, len(sample.pcm), count)
     latents = reference("vae_encoder", sample.crops)
     own_latents = await served("vae_encoder", "latents", crop=sample.crops)
     results.append(compare("vae_encoder", latents, own_latents, limits))
@@ -125,7 +78,7 @@ async def _compare_all(
     own_face = await served("vae_decoder", "face", pred=pred)
     results.append(compare("vae_decoder", face, own_face, limits))
     if reference.has("face_parsing"):
-        images = np.stack([cv2.resize(crop, (512, 512))[:, :, ::-1] for crop in sample.crops])
+        images = parsing_images(sample.crops)
         labels = reference("face_parsing", images)
         own_labels = await served("face_parsing", "labels", image=images)
         differing = (labels != own_labels).astype(np.uint8)
@@ -151,6 +104,7 @@ async def verify(
     triton: str | None = None,
     frames: Path | None = None,
     audio: Path | None = None,
+    precision: str | None = None,
 ) -> list[Result]:
     """Compare a repository, through a running Triton, with PyTorch in float32.
 
@@ -160,9 +114,11 @@ async def verify(
         triton: gRPC address of a server of it; None starts the embedded one.
         frames: picture to use instead of the shipped one.
         audio: speech to use instead of the shipped one.
+        precision: what that server computes in, where it does not say so itself.
 
     Raises:
         RepositoryError: the repository was built from other weights.
+        UsageError: the server resolves precision ``auto`` by itself, and nobody says to what.
     """
     source = Checkpoint.open(checkpoint)
     manifest = Manifest.read(repository)
@@ -174,7 +130,6 @@ async def verify(
                 f"{repository} was built from another {name}", remedy="build it again"
             )
     sample = await load_sample(frames, audio)
-    precision = resolve_precision(manifest.precision)
     reference = _Reference(source, manifest.decoder)
     async with contextlib.AsyncExitStack() as stack:
         address = triton
@@ -183,7 +138,23 @@ async def verify(
             address = server.grpc_address
         client = TritonClient(address, default_timeout=TIMEOUT)
         stack.push_async_callback(client.close)
+        if precision is None:
+            precision = await _served_precision(client, remote=triton is not None)
         return await _compare_all(reference, client, sample, precision)
+
+
+async def _served_precision(client: Inference, *, remote: bool) -> str:
+    """What the server's ``unet`` computes in, by its own config."""
+    said = (await client.model_config("unet")).parameters.get("precision", "auto")
+    if said != "auto":
+        return said
+    if remote:
+        # The processor of that server decides, not this one's.
+        raise UsageError(
+            "that server resolves precision auto by itself",
+            remedy="say what it computes in: --precision bf16 (a CPU with AMX) or fp32",
+        )
+    return resolve_precision(said)
 
 
 def print_table(results: list[Result]) -> None:

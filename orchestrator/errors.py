@@ -8,6 +8,7 @@ MuseTalkError
 ├── SetupError            something the machine lacks: a file, a package, a port, a key (HTTP 503)
 ├── CheckpointError       weights that do not fit their config, naming file and key
 ├── RepositoryError       a model repository that cannot be served
+│   └── EngineError       a TensorRT engine that cannot be built, or is not accurate
 ├── InferenceError        Triton answered with an error
 │   ├── UnavailableError      nobody answers, or the server is shutting down (retryable)
 │   ├── QueueFullError        the server refuses more work now (retryable)
@@ -98,6 +99,12 @@ class RepositoryError(MuseTalkError):
     """A model repository that cannot be served."""
 
     code = "bad_repository"
+
+
+class EngineError(RepositoryError):
+    """A TensorRT engine that cannot be built, or is not accurate enough to be served."""
+
+    code = "engine"
 
 
 class InferenceError(MuseTalkError):

@@ -279,7 +279,6 @@ def test_other_folders_are_left_alone(tmp_path: Path, golden_checkpoint: Path) -
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"target": "tensorrt"}, SetupError, "tensorrt is not available yet"),
         ({"target": "tpu"}, UsageError, "tpu is none of cpu"),
         ({"precision": "int4"}, UsageError, "int4 is none of"),
         ({"decoder": "slow"}, UsageError, "slow is none of"),

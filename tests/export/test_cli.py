@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from export.cli import app
 from export.manifest import Manifest, sha256
-from export.verify import SAMPLE, load_sample
-from orchestrator.errors import MediaError, SetupError
+from export.sample import SAMPLE, load_sample
+from orchestrator.errors import MediaError
 
 
 def musetalk(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -59,13 +59,6 @@ def test_failures_are_one_line(tmp_path: Path, small_checkpoint: Path) -> None:
     lines = answer.stderr.strip().splitlines()
     assert len(lines) == 1 and "unet.pth" in lines[0]
     assert not repository.exists() and not list(tmp_path.glob(".repository*"))
-
-
-def test_target_of_a_later_version(tmp_path: Path, golden_checkpoint: Path) -> None:
-    command = ["build", "--checkpoint", str(golden_checkpoint), "--repository"]
-    answer = CliRunner().invoke(app, [*command, str(tmp_path / "r"), "--target", "tensorrt"])
-    assert isinstance(answer.exception, SetupError)
-    assert "tensorrt is not available yet" in str(answer.exception)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
