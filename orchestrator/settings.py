@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     # Live sessions
     max_sessions: Annotated[int, Field(ge=1)] = 64
     max_talkers: Annotated[float, Field(gt=0)] = 2.0
+    # A folder, or s3://BUCKET/PREFIX that several servers share; in memory without it
+    conversation_store: str | None = None
+    conversation_retention: Annotated[float, Field(gt=0)] = 86400.0
 
     # Video jobs: SQLite and a folder under cache_dir, or shared by several machines
     database_url: SecretStr | None = None

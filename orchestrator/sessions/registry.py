@@ -15,14 +15,10 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.errors import NotFoundError, OverloadedError, UsageError
 from orchestrator.rendering.tasks import end
 from orchestrator.replies.responder import LANGUAGES, responder
-from orchestrator.sessions.conversation import (
-    Conversation,
-    Conversations,
-    MemoryConversations,
-    hash_token,
-)
+from orchestrator.sessions.conversation import Conversation, hash_token
 from orchestrator.sessions.profiles import Profile, find_profile
 from orchestrator.sessions.session import Client, Session, Shared
+from orchestrator.sessions.stored import StoredConversations, open_conversations
 from orchestrator.sessions.talkers import Talkers
 
 if TYPE_CHECKING:
@@ -225,7 +221,6 @@ async def open_sessions(
     settings: Settings,
     renderer: Renderer,
     telemetry: Telemetry,
-    conversations: Conversations | None = None,
 ) -> AsyncIterator[Sessions]:
     """Sessions over a renderer; all are ended at the end of the block.
 
@@ -233,11 +228,11 @@ async def open_sessions(
         settings: of the process.
         renderer: Triton, avatars, voice.
         telemetry: metrics.
-        conversations: where conversations are kept; in memory by default.
 
     Raises:
-        SetupError: the language model's settings cannot be used.
+        SetupError: the settings of the language model or of the store cannot be used.
     """
+    conversations = open_conversations(settings)
     replies = responder(settings)
     shared = Shared(
         settings,
@@ -246,16 +241,18 @@ async def open_sessions(
         renderer.voice,
         replies,
         Talkers(settings.max_talkers),
-        conversations or MemoryConversations(),
+        conversations,
         telemetry,
     )
     sessions = Sessions(renderer, shared, live_media)
     telemetry.live.watch(sessions=sessions.states, waiting=shared.scheduler.waiting)
-    sweeping = asyncio.create_task(sessions.sweep(), name="session-sweep")
+    tidying = [asyncio.create_task(sessions.sweep(), name="session-sweep")]
+    if isinstance(conversations, StoredConversations):
+        tidying.append(asyncio.create_task(conversations.clean(), name="conversation-clean"))
     try:
         yield sessions
     finally:
-        await end(sweeping)
+        await end(*tidying)
         await sessions.close()
         await replies.close()
 

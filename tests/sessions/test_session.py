@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import LlmError, OverloadedError, SpeechError, UnavailableError, UsageError
+from orchestrator.rendering.render import RenderOptions, render_speech
+from orchestrator.rendering.timings import StageTimes
 
 TEXT = "Hello there. How are you?"
 
@@ -36,6 +38,34 @@ async def test_a_text_is_spoken_sentence_by_sentence(world: Any) -> None:
     assert report["first_audio"] <= report["first_frame"] <= report["generation_time"]
     assert set(report["stages"]) >= {"tts", "features", "queue", "inference", "compositing"}
     assert len(media.frames) == report["frames"]
+
+
+async def test_live_frames_are_those_of_an_offline_render(world: Any) -> None:
+    session, client, media = await world.join()
+    await session.say("A few words.")
+    await client.until_state("idle")
+    (report,) = client.of("performance")
+    assert report["frames_late"] == 0
+    pcm = np.full(960 * 12, 112, np.int16)
+    offline: list[list[Any]] = []
+    for first_frame in range(2 * world.avatar.count):  # wherever its motion was
+        chunks = render_speech(
+            world.avatar,
+            pcm,
+            inference=world.model,
+            options=RenderOptions(fps=25, batch=8),
+            times=StageTimes(),
+            first_frame=first_frame,
+        )
+        offline.append([frame async for chunk in chunks async for frame in _each(chunk.frames)])
+    count = len(offline[0])
+    live = np.stack(media.frames[:count])
+    assert [np.array_equal(live, np.stack(frames)) for frames in offline].count(True) == 1
+
+
+async def _each(frames: list[Any]) -> Any:
+    for frame in frames:
+        yield frame
 
 
 async def test_progress_only_grows_and_is_complete(world: Any) -> None:
