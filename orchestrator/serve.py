@@ -140,6 +140,7 @@ async def _open_videos(service: Service, renderer: Renderer) -> AsyncIterator[Vi
             renderer,
             answers,
             lambda result: service.telemetry.videos.labels(result).inc(),
+            service.access.count_seconds,
         ) as videos:
             yield videos
     finally:

@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,6 +295,7 @@ async def open_videos(
     renderer: Renderer,
     responder: Responder,
     ended: Callable[[str], None],
+    counted: Callable[[str, float], Awaitable[None]],
 ) -> AsyncIterator[VideoJobs]:
     """Make videos, and go on with those that an earlier run left unfinished.
 
@@ -306,6 +307,7 @@ async def open_videos(
         renderer: speaks and renders.
         responder: answers messages.
         ended: told how each job ended: ``ok`` or the code of the error.
+        counted: told the owner and the seconds of each new video, once.
 
     Raises:
         SetupError: the database or the store cannot be used.
@@ -324,7 +326,13 @@ async def open_videos(
         with worker_id(folder, settings.worker_id) as worker:
             ledger = Ledger(database, settings.video_retention)
             pipeline = Pipeline(settings, renderer, responder, ledger, store)
-            work = VideoWork(pipeline, ledger, concurrency=settings.max_videos, ended=ended)
+            work = VideoWork(
+                pipeline,
+                ledger,
+                concurrency=settings.max_videos,
+                ended=ended,
+                counted=counted,
+            )
             engine = Engine(url, worker=worker, concurrency=settings.max_videos, work=work)
             cleaner = Cleaner(ledger, store, engine)
             keeper = Keeper(engine, ledger, Leases(database), cleaner, settings.worker_timeout)

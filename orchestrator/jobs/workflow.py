@@ -68,6 +68,7 @@ class VideoWork:
         ledger: has the jobs.
         concurrency: jobs that share this machine.
         ended: told how each job ended: ``ok`` or the code of the error.
+        counted: told the owner and the seconds of each new video, once.
     """
 
     def __init__(
@@ -77,11 +78,13 @@ class VideoWork:
         *,
         concurrency: int,
         ended: Callable[[str], None],
+        counted: Callable[[str, float], Awaitable[None]],
     ) -> None:
         self._pipeline = pipeline
         self._ledger = ledger
         self._concurrency = concurrency
         self._ended = ended
+        self._counted = counted
 
     async def __call__(self, identity: str, steps: Steps) -> None:
         """Do a job, or what is left of it; its errors end in the ledger."""
@@ -99,6 +102,9 @@ class VideoWork:
             if await asyncio.to_thread(self._ledger.fail, job.id, error):
                 self._ended(error.code)
         else:
+            if result is not None:
+                duration = result.duration
+                await steps.run("count", lambda: self._counted(job.owner, duration))
             if result is None or await asyncio.to_thread(self._ledger.succeed, job.id, result):
                 self._ended("ok")
         await steps.run("tidy", lambda: self._pipeline.tidy(job))

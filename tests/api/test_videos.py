@@ -20,6 +20,7 @@ from orchestrator.api.admission import Admission
 from orchestrator.api.http import create_app
 from orchestrator.api.service import Service
 from orchestrator.jobs.videos import open_videos
+from orchestrator.rendering.library import open_library
 from orchestrator.replies.embedded import EmbeddedResponder
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
@@ -41,6 +42,11 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(
         cache_dir=tmp_path, max_text_chars=200, max_audio_bytes=200_000, max_videos_queued=4
     )
+
+
+@pytest.fixture(autouse=True)
+def quick_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.jobs.engine._POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -65,9 +71,16 @@ async def service(settings: Settings, inference: Any) -> AsyncIterator[Service]:
     renderer = load().fake_renderer(settings, inference=inference)
     library: Any = OpenLibrary(renderer)
     service = Service(settings, telemetry, Admission(2, telemetry), renderer, library=library)
-    async with open_videos(
-        settings, renderer, EmbeddedResponder(), lambda result: None
-    ) as service.videos:
+    async with (
+        open_library(settings, renderer) as service.library,
+        open_videos(
+            settings,
+            renderer,
+            EmbeddedResponder(),
+            lambda result: None,
+            service.access.count_seconds,
+        ) as service.videos,
+    ):
         yield service
 
 

@@ -125,6 +125,12 @@ Opener = Callable[..., AbstractAsyncContextManager[VideoJobs]]
 
 
 @pytest.fixture
+def seconds_made() -> list[tuple[str, float]]:
+    """Owner and seconds of each video that was made."""
+    return []
+
+
+@pytest.fixture
 def opened(
     tmp_path: Path,
     fakes: ModuleType,
@@ -132,6 +138,7 @@ def opened(
     inference: Any,
     responder: Any,
     results: list[str],
+    seconds_made: list[tuple[str, float]],
 ) -> Opener:
     """Opens video jobs, always over the same folder; arguments are settings."""
 
@@ -140,7 +147,11 @@ def opened(
         values = {"cache_dir": tmp_path, "worker_timeout": 2.0, **changes}
         settings = Settings(**values)
         renderer = fakes.fake_renderer(settings, voice=voice, inference=inference)
-        async with open_videos(settings, renderer, responder, results.append) as videos:
+
+        async def counted(owner: str, seconds: float) -> None:
+            seconds_made.append((owner, seconds))
+
+        async with open_videos(settings, renderer, responder, results.append, counted) as videos:
             yield videos
 
     return opener
