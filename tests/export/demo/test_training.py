@@ -11,7 +11,10 @@ pytest.importorskip("skia")
 from export.checkpoint import Checkpoint
 from export.demo import networks
 from export.demo.frames import Speech, make_shard
-from export.demo.training import Run, masked, pixels, train_unet, train_vae
+from export.demo.latents import half_black
+from export.demo.run import Run, pixels
+from export.demo.train_unet import train_unet
+from export.demo.train_vae import polish, train_vae
 from export.demo.whisper_weights import read_ct2
 from orchestrator.errors import CheckpointError
 
@@ -32,7 +35,7 @@ def test_ct2_tensors_are_read(tmp_path):
 def test_mask_and_colour_order():
     crop = np.zeros((1, 256, 256, 3), np.uint8)
     crop[..., 0] = 255  # blue
-    image = masked(pixels(crop))
+    image = pixels(half_black(crop))
     assert image[0, :, 0, 0].tolist() == [-1, -1, 1]
     assert bool((image[:, :, 128:] == -1).all())
 
@@ -43,7 +46,8 @@ def test_a_few_steps_resume_and_make_a_checkpoint(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     speech = Speech("x", False, rng.normal(size=(5, 50, 384)).astype(np.float16),
                     rng.random((5, 6), np.float32), [])  # fmt: skip
-    monkeypatch.setattr("export.demo.training.load_speech", lambda *_a, **_k: [speech])
+    for phase in ("train_unet", "train_vae"):
+        monkeypatch.setattr(f"export.demo.{phase}.load_speech", lambda *_a, **_k: [speech])
     run = Run(tmp_path, lambda _line: None, False)
     (tmp_path / "frames").mkdir()
     make_shard(tmp_path / "frames" / "00000.npz", [speech], 0)
@@ -54,6 +58,11 @@ def test_a_few_steps_resume_and_make_a_checkpoint(tmp_path, monkeypatch):
     second = torch.load(tmp_path / "unet.pt", weights_only=True)
     assert second["step"] > first["step"]
     assert not torch.equal(unet.conv_in.weight, again.conv_in.weight)
+    encoder = vae.encoder.layers[0].weight.clone()
+    decoder = vae.decoder.layers[0].weight.clone()
+    polish(run, vae, again, 0.01, batch=2)
+    assert torch.equal(encoder, vae.encoder.layers[0].weight)
+    assert not torch.equal(decoder, vae.decoder.layers[0].weight)
     monkeypatch.setattr(networks, "package_file", lambda: tmp_path)
     monkeypatch.setattr(networks, "read_ct2", lambda _path: {})
     monkeypatch.setattr(networks, "encoder_state", lambda _t: {"x": torch.zeros(1)})

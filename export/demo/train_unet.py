@@ -1,0 +1,119 @@
+"""The UNet, by MuseTalk's recipe.
+
+It gets the latents of the frame with its lower half black and those of a reference frame of the
+same person, and the audio of the frame; it predicts the frame's latents in one pass at timestep
+0. The loss is L1 in latents, heavier around the mouth, later with L1 on the decoded pixels of the
+mouth, and an auxiliary head that must name the mouth's parameters from the middle of the UNet,
+which is dropped afterwards.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from torch import nn
+
+from export.demo.frames import load_speech
+from export.demo.latents import latents_of
+from export.demo.networks import new_unet
+from export.demo.run import CHANNELS_LAST, SAVE_EVERY, Run, autocast, clock, pixels, rate, read
+from export.modules import AUDIO_TOKENS, positional_encoding
+
+
+def train_unet(
+    run: Run, vae: AutoencoderTiny, seconds: float, batch: int = 12
+) -> UNet2DConditionModel:
+    """The UNet; saves the checkpoint's state every two minutes.
+
+    Args:
+        run: where data and state are.
+        vae: frozen.
+        seconds: of training in all; pixels count from 35 % on.
+        batch: frames a step.
+    """
+    torch.manual_seed(1)
+    unet = new_unet()
+    head = nn.Linear(unet.config["block_out_channels"][-1], 6)
+    middle: dict[str, torch.Tensor] = {}
+    unet.mid_block.register_forward_hook(lambda _m, _i, out: middle.update(x=out))
+    parameters = [*unet.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, 1e-3, weight_decay=0.01, betas=(0.9, 0.98))
+    step, spent = 0, 0.0
+    state = run.load("unet")
+    if state is not None:
+        unet.load_state_dict(state["unet"])
+        head.load_state_dict(state["head"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent = state["step"], state["spent"]
+    if spent >= seconds:
+        return unet.eval()
+    latents = latents_of(run, vae)
+    scaling = latents["scaling"]
+    rows, images = read(run.shards(), "rows"), read(run.shards(), "want")
+    speech = load_speech(run.folder / "speech", held_out=False)
+    positions = positional_encoding(AUDIO_TOKENS, 384)
+    weight = torch.full((1, 1, 32, 32), 0.3)
+    weight[:, :, 16:] = 1.0
+    weight[:, :, 19:30, 9:23] = 4.0
+    weight /= weight.mean()
+    focus = torch.ones(1, 1, 128, 128)
+    focus[:, :, 24:104, 16:112] = 3.0
+    zero = torch.zeros(1, dtype=torch.long)
+    vae.requires_grad_(False)
+    rng = np.random.default_rng(step)
+    saved = spent
+    sums: list[tuple[float, float, float]] = []
+    unet.train()
+    while spent < seconds:
+        began = clock()
+        k = rng.integers(0, len(rows), batch)
+        audio = np.stack([speech[rows[i, 0]].audio[rows[i, 1]] for i in k]).astype(np.float32)
+        truth = torch.from_numpy(np.stack([speech[rows[i, 0]].mouths[rows[i, 1]] for i in k]))
+        want = latents["want"][k] * scaling
+        given = torch.cat([latents["half"][k], latents["seen"][k]], 1) * scaling
+        for group in optimiser.param_groups:
+            group["lr"] = rate(1.2e-3, step, spent / seconds)
+        with autocast(run.bf16):
+            made = unet(
+                given.contiguous(memory_format=CHANNELS_LAST),
+                zero,
+                encoder_hidden_states=torch.from_numpy(audio) + positions,
+            ).sample
+        made = made.float()
+        in_latents = ((made - want).abs() * weight).mean()
+        named = (head(middle["x"].float().mean((2, 3))) - truth).abs().mean()
+        loss = in_latents + 2 * named
+        in_pixels = torch.zeros(())
+        if spent > 0.35 * seconds:
+            real = pixels(images[k, 128:256, 64:192])
+            with autocast(run.bf16):
+                part = (made[:, :, 16:32, 8:24] / scaling).contiguous(memory_format=CHANNELS_LAST)
+                drawn = vae.decode(part).sample.float()
+            in_pixels = ((drawn - real).abs() * focus).mean()
+            loss = loss + 4 * in_pixels
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        step += 1
+        spent += clock() - began
+        sums.append((in_latents.item(), named.item(), in_pixels.item()))
+        if step % 100 == 0:
+            a, b, c = np.mean(sums[-100:], 0)
+            run.note(phase="unet", step=step, spent=spent, latent=a, mouth=b, pixel=c)
+            run.log(f"unet {step}: {spent:.0f} s, latent {a:.4f} mouth {b:.4f} pixel {c:.4f}")
+        if spent - saved > SAVE_EVERY or spent >= seconds:
+            saved = spent
+            run.save(
+                "unet",
+                {
+                    "unet": unet.state_dict(),
+                    "head": head.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "spent": spent,
+                    "scaling": scaling,
+                },
+            )
+    return unet.eval()

@@ -1,0 +1,172 @@
+"""The autoencoder: trained on true crops, and at the end its decoder on what the UNet makes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from torch import nn
+
+from export.demo.frames import load_speech
+from export.demo.latents import latents_of
+from export.demo.networks import new_vae
+from export.demo.run import (
+    CHANNELS_LAST,
+    SAVE_EVERY,
+    Run,
+    autocast,
+    clock,
+    gradients,
+    pixels,
+    rate,
+    read,
+)
+from export.modules import AUDIO_TOKENS, positional_encoding
+
+
+def train_vae(run: Run, seconds: float, batch: int = 12) -> AutoencoderTiny:
+    """The autoencoder: patches of 128 pixels, L1, edges, and noise on its latents.
+
+    Args:
+        run: where data and state are.
+        seconds: of training in all, earlier pieces included.
+        batch: patches a step.
+
+    Returns:
+        The network in evaluation mode.
+    """
+    torch.manual_seed(0)
+    vae = new_vae()
+    optimiser = torch.optim.AdamW(vae.parameters(), 2e-3, weight_decay=0.0, betas=(0.9, 0.98))
+    step, spent = 0, 0.0
+    state = run.load("vae")
+    if state is not None:
+        vae.load_state_dict(state["vae"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent = state["step"], state["spent"]
+    images = read(run.shards(), "want") if spent < seconds else np.empty(0)
+    rng = np.random.default_rng(step)
+    saved, losses = spent, []
+    while spent < seconds:
+        began = clock()
+        patches = []
+        for k in rng.integers(0, len(images), batch):
+            low = rng.random() < 0.6  # the mouth is what matters most
+            y = int(rng.integers(100, 129)) if low else int(rng.integers(0, 129))
+            x = int(rng.integers(40, 89)) if low else int(rng.integers(0, 129))
+            patches.append(images[k, y : y + 128, x : x + 128])
+        real = pixels(np.stack(patches))
+        if rng.random() < 0.5:
+            real[: batch // 3, :, : int(rng.integers(20, 120))] = -1  # the half mask's edge
+        for group in optimiser.param_groups:
+            group["lr"] = rate(2e-3, step, spent / seconds)
+        with autocast(run.bf16):
+            latents = vae.encode(real).latents.float()
+            noise = torch.randn_like(latents) * 0.04 * torch.rand(batch, 1, 1, 1)
+            drawn = vae.decode(latents + noise).sample.float()
+        edges = sum(
+            (a - b).abs().mean() for a, b in zip(gradients(drawn), gradients(real), strict=True)
+        )
+        loss = (drawn - real).abs().mean() + edges + 2 * (drawn - real).square().mean()
+        loss = loss + 0.002 * (latents.square().mean() - 1).relu()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        losses.append((drawn - real).detach().abs().mean().item())
+        step += 1
+        spent += clock() - began
+        if step % 100 == 0:
+            run.note(phase="vae", step=step, spent=spent, l1=float(np.mean(losses[-100:])))
+            run.log(f"vae {step}: {spent:.0f} s, L1 {np.mean(losses[-100:]):.4f}")
+        if spent - saved > SAVE_EVERY or spent >= seconds:
+            saved = spent
+            run.save(
+                "vae",
+                {
+                    "vae": vae.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "spent": spent,
+                },
+            )
+    return vae.eval()
+
+
+def polish(
+    run: Run, vae: AutoencoderTiny, unet: UNet2DConditionModel, seconds: float, batch: int = 12
+) -> None:
+    """Fit the decoder to what the UNet gives it, on the whole lower half of the face.
+
+    The encoder stays as it is, and so do the latents. What is learnt here are the colours and the
+    skin along the mask's border, which the mouth's loss leaves to chance.
+
+    Args:
+        run: where data and state are.
+        vae: its decoder is trained.
+        unet: frozen.
+        seconds: of training in all.
+        batch: patches a step.
+    """
+    torch.manual_seed(2)
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    optimiser = torch.optim.AdamW(vae.decoder.parameters(), 8e-4, weight_decay=0.0)
+    step, spent = 0, 0.0
+    state = run.load("polish")
+    if state is not None:
+        vae.load_state_dict(state["vae"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, spent = state["step"], state["spent"]
+    if spent >= seconds:
+        return
+    latents = latents_of(run, vae)
+    scaling = latents["scaling"]
+    rows, images = read(run.shards(), "rows"), read(run.shards(), "want")
+    speech = load_speech(run.folder / "speech", held_out=False)
+    positions = positional_encoding(AUDIO_TOKENS, 384)
+    zero = torch.zeros(1, dtype=torch.long)
+    rng = np.random.default_rng([2, step])
+    saved, losses = spent, []
+    while spent < seconds:
+        began = clock()
+        k = rng.integers(0, len(rows), batch)
+        with torch.no_grad(), autocast(run.bf16):
+            audio = np.stack([speech[rows[i, 0]].audio[rows[i, 1]] for i in k])
+            given = torch.cat([latents["half"][k], latents["seen"][k]], 1) * scaling
+            made = unet(
+                given.contiguous(memory_format=CHANNELS_LAST),
+                zero,
+                encoder_hidden_states=torch.from_numpy(audio.astype(np.float32)) + positions,
+            ).sample
+        pictures, patches = [], []
+        for n, i in enumerate(k):
+            y, x = int(rng.integers(12, 17)), int(rng.integers(0, 17))
+            pictures.append(images[i, y * 8 : y * 8 + 128, x * 8 : x * 8 + 128])
+            patches.append(made[n, :, y : y + 16, x : x + 16].float() / scaling)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(8e-4, step, spent / seconds)
+        real = pixels(np.stack(pictures))
+        with autocast(run.bf16):
+            drawn = vae.decode(
+                torch.stack(patches).contiguous(memory_format=CHANNELS_LAST)
+            ).sample.float()
+        edges = sum(
+            (a - b).abs().mean() for a, b in zip(gradients(drawn), gradients(real), strict=True)
+        )
+        # Colour first: the mean over 8 pixels must be right, whatever the detail.
+        colour = nn.functional.avg_pool2d(drawn - real, 8).abs().mean()
+        loss = (drawn - real).abs().mean() + edges + 2 * colour
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        losses.append((drawn - real).detach().abs().mean().item())
+        step += 1
+        spent += clock() - began
+        if step % 100 == 0:
+            run.note(phase="polish", step=step, spent=spent, l1=float(np.mean(losses[-100:])))
+            run.log(f"polish {step}: {spent:.0f} s, L1 {np.mean(losses[-100:]):.4f}")
+        if spent - saved > SAVE_EVERY or spent >= seconds:
+            saved = spent
+            state = {"vae": vae.state_dict(), "optimiser": optimiser.state_dict()}
+            run.save("polish", {**state, "step": step, "spent": spent})
