@@ -32,6 +32,9 @@ _CONJUNCTION_WORDS: Final = 6
 
 _CLAUSE_END: Final = re.compile(r"[,;:\u2013\u2014]\s+|[\u3001\uff0c\uff1b\uff1a]\s*")
 _OPENING: Final = re.compile(r"(?<=\s)[^\w\s.!?\u2026\u00bb\u201d\u2019]\W*$")
+_MARKUP: Final = re.compile(
+    r"\*\*|__|`+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)|^\s*(?:#{1,6}|[-*\u2022])\s+"
+)
 _WORD: Final = re.compile(r"[^\W_]+")
 _LIST_MARKER: Final = re.compile(r"\W*(?:\d{1,3}|[^\W\d_])\W*")
 _CONJUNCTIONS: Final = {
@@ -46,7 +49,8 @@ async def stream_sentences(
     """Cut a text into sentences while it comes.
 
     The first one may end at a clause, so that speech starts early. Nothing is lost or said
-    twice, but for white space and runs of more than 40 characters that nobody can speak.
+    twice, but for white space, Markdown, and runs of more than 40 characters that nobody can
+    speak.
 
     Args:
         pieces: the text in any pieces; closed with this generator.
@@ -96,7 +100,7 @@ class SentenceCutter:
         """The rest, when no more text comes; None when nothing of it can be said."""
         text, spoken = self._text, self._spoken
         self._text, self._spoken = "", 0
-        return Sentence(" ".join(text.split()), 0.0) if spoken else None
+        return Sentence(_plain(text), 0.0) if spoken else None
 
     def _add_space(self, char: str) -> None:
         """White space is kept as one space, one line end, or two: a paragraph's."""
@@ -159,4 +163,9 @@ class SentenceCutter:
         head, self._text = self._text[:position], self._text[position:].lstrip()
         self._spoken = max((word.end() for word in _WORD.finditer(self._text)), default=0)
         self._first = False
-        return Sentence(" ".join(head.split()), pause)
+        return Sentence(_plain(head), pause)
+
+
+def _plain(text: str) -> str:
+    """A sentence on one line, without the Markdown that models write though told not to."""
+    return " ".join(_MARKUP.sub("", text).split())

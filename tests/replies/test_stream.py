@@ -35,7 +35,8 @@ def texts(text: str, language: str = "en") -> list[str]:
 
 
 def bare(text: str) -> str:
-    return re.sub(r"\s", "", text)
+    """Without white space, and the dashes that may have been those of a list."""
+    return re.sub(r"[\s-]", "", text)
 
 
 def test_english() -> None:
@@ -82,6 +83,18 @@ def test_lists_and_paragraphs() -> None:
     ]
     assert found[1].pause < found[2].pause
     assert found[-1].pause == 0
+
+
+def test_markup_is_not_spoken() -> None:
+    text = (
+        "# Paris\n\n**Paris** is *nice*, as `they` say.\n- One thing\n* 3 * 4 is 12, snake_case too"
+    )
+    assert texts(text) == [
+        "Paris",
+        "Paris is nice, as they say.",
+        "One thing",
+        "3 * 4 is 12, snake_case too",
+    ]
 
 
 def test_nothing_to_say() -> None:
