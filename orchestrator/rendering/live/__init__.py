@@ -1,6 +1,6 @@
 """Live media: one endless fragmented MP4 a session, idle video and speech on one timeline."""
 
-from orchestrator.rendering.live.idle import IdleClip, idle_clip
+from orchestrator.rendering.live.idle import IdleClip, forget_idle_clip, idle_clip
 from orchestrator.rendering.live.media import Fragment, LiveMedia
 
-__all__ = ["Fragment", "IdleClip", "LiveMedia", "idle_clip"]
+__all__ = ["Fragment", "IdleClip", "LiveMedia", "forget_idle_clip", "idle_clip"]

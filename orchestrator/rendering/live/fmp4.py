@@ -54,13 +54,14 @@ def codecs(avc_config: bytes) -> str:
     return f'video/mp4; codecs="avc1.{avc_config[1:4].hex().upper()}, mp4a.40.2"'
 
 
-def init_segment(avc_config: bytes, width: int, height: int) -> bytes:
+def init_segment(avc_config: bytes, width: int, height: int, comment: str) -> bytes:
     """``ftyp`` and ``moov``.
 
     Args:
         avc_config: AVCDecoderConfigurationRecord, with SPS and PPS.
         width: of the video, even.
         height: likewise.
+        comment: metadata for people, in the place where iTunes put it.
     """
     movie = _full(
         b"mvhd",
@@ -81,7 +82,7 @@ def init_segment(avc_config: bytes, width: int, height: int) -> bytes:
         _full(b"trex", struct.pack(">5I", AUDIO_TRACK, 1, PACKET_TICKS, 0, _KEY)),
     )
     brands = _box(b"ftyp", b"iso6", struct.pack(">I", 1), b"iso6mp41")
-    return brands + _box(b"moov", movie, video, audio, extends)
+    return brands + _box(b"moov", movie, video, audio, extends, _udta(comment))
 
 
 def fragment(
@@ -186,6 +187,13 @@ def _mp4a() -> bytes:
         struct.pack(">6xH8x2H4xI", 1, 1, 16, TICKS << 16),
         _full(b"esds", _descriptor(3, stream)),
     )
+
+
+def _udta(comment: str) -> bytes:
+    text = struct.pack(">2I", 1, 0) + comment.encode()  # UTF-8
+    handler = _full(b"hdlr", bytes(4) + b"mdirappl" + bytes(9))
+    items = _box(b"ilst", _box(b"\xa9cmt", _box(b"data", text)))
+    return _box(b"udta", _full(b"meta", handler + items))
 
 
 def _descriptor(tag: int, content: bytes) -> bytes:

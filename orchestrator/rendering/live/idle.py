@@ -64,7 +64,6 @@ class IdleClip:
         self.width, self.height = even(avatar.width), even(avatar.height)
         self.config = b""
         self.silence = b""
-        self._avatar = avatar
         self._ticks = TICKS // fps
         self._piece = max(1, round(PIECE_SECONDS * fps))
         whole = 2 * len(avatar) * fps
@@ -108,17 +107,26 @@ class IdleClip:
         position = frame % self.cycle
         return position % self._piece == 0 or position in self._entries
 
-    async def frames_to_piece(self, frame: int) -> list[U8]:
-        """Frames of the cycle from there to the beginning of a piece; none if one begins there."""
+    async def frames_to_piece(self, avatar: Avatar, frame: int) -> list[U8]:
+        """Frames of the cycle from there to the beginning of a piece; none if one begins there.
+
+        Args:
+            avatar: whose idle video this is; it is not kept here, its frames take much memory.
+            frame: of the endless cycle.
+
+        Returns:
+            Each U8[H,W,3] BGR.
+        """
         position = frame % self.cycle
         if position % self._piece == 0:
             return []
-        return await self._source(position, self._piece_end(position))
+        return await self._source(avatar, position, self._piece_end(position))
 
-    async def enter(self, frame: int, encoder: H264Encoder) -> None:
+    async def enter(self, avatar: Avatar, frame: int, encoder: H264Encoder) -> None:
         """Encode the pictures from a frame to the next piece.
 
         Args:
+            avatar: whose idle video this is.
             frame: of the endless cycle.
             encoder: a new one; its owner closes it.
 
@@ -126,13 +134,16 @@ class IdleClip:
             SetupError: the encoder failed.
         """
         position = frame % self.cycle
-        pictures = await self._encode(encoder, position, self._piece_end(position))
+        pictures = await self._encode(encoder, avatar, position, self._piece_end(position))
         self._entries[position] = pictures
         while len(self._entries) > _ENTRIES_KEPT:
             self._entries.popitem(last=False)
 
-    async def begin(self) -> None:
+    async def begin(self, avatar: Avatar) -> None:
         """Encode the first pieces, and the others while they are shown.
+
+        Args:
+            avatar: whose idle video this is.
 
         Raises:
             SetupError: an encoder failed.
@@ -141,12 +152,12 @@ class IdleClip:
         encoder = await self._encoder()
         try:
             for _ in range(_AHEAD):
-                await self._next_piece(encoder)
+                await self._next_piece(encoder, avatar)
             self.config = encoder.config
         except BaseException:
             await encoder.close()
             raise
-        self._filling = asyncio.create_task(self._fill(encoder), name="idle clip")
+        self._filling = asyncio.create_task(self._fill(encoder, avatar), name="idle clip")
 
     async def finish(self) -> None:
         """Wait until all of the cycle is encoded."""
@@ -161,33 +172,35 @@ class IdleClip:
     async def _encoder(self) -> H264Encoder:
         return await H264Encoder.start(self.width, self.height, self.fps, distance=self._piece)
 
-    async def _next_piece(self, encoder: H264Encoder) -> None:
+    async def _next_piece(self, encoder: H264Encoder, avatar: Avatar) -> None:
         start = len(self._pieces) * self._piece
         if start < self.cycle:
             stop = min(start + self._piece, self.cycle)
-            self._pieces.append(await self._encode(encoder, start, stop))
+            self._pieces.append(await self._encode(encoder, avatar, start, stop))
 
-    async def _fill(self, encoder: H264Encoder) -> None:
+    async def _fill(self, encoder: H264Encoder, avatar: Avatar) -> None:
         """Encode the rest, with half of one core: nobody waits for it."""
         try:
             while not self.complete:
                 began = time.monotonic()
-                await self._next_piece(encoder)
+                await self._next_piece(encoder, avatar)
                 await asyncio.sleep(time.monotonic() - began)
         except SetupError as error:
-            _log.warning("idle video of %s stays short: %s", self._avatar.name, error)
+            _log.warning("idle video of %s stays short: %s", avatar.name, error)
         finally:
             await encoder.close()
 
     def _piece_end(self, position: int) -> int:
         return min(position - position % self._piece + self._piece, self.cycle)
 
-    async def _source(self, start: int, stop: int) -> list[U8]:
-        indices = [source_index(self._avatar, place, self.fps) for place in range(start, stop)]
-        return await asyncio.to_thread(lambda: [self._avatar.frame(index) for index in indices])
+    async def _source(self, avatar: Avatar, start: int, stop: int) -> list[U8]:
+        indices = [source_index(avatar, place, self.fps) for place in range(start, stop)]
+        return await asyncio.to_thread(lambda: [avatar.frame(index) for index in indices])
 
-    async def _encode(self, encoder: H264Encoder, start: int, stop: int) -> list[Frame]:
-        pictures = await encoder.encode(await self._source(start, stop))
+    async def _encode(
+        self, encoder: H264Encoder, avatar: Avatar, start: int, stop: int
+    ) -> list[Frame]:
+        pictures = await encoder.encode(await self._source(avatar, start, stop))
         return [Frame(picture.data, self._ticks, picture.key) for picture in pictures]
 
 
@@ -219,8 +232,14 @@ async def idle_clip(avatar: Avatar, fps: int = 25) -> IdleClip:
 
 async def _make(avatar: Avatar, fps: int) -> IdleClip:
     clip = IdleClip(avatar, fps)
-    await clip.begin()
+    await clip.begin(avatar)
     return clip
+
+
+def forget_idle_clip(avatar_id: str) -> None:
+    """Keep the idle video of an avatar that was deleted no longer in memory."""
+    for key in [key for key in _clips if key[0] == avatar_id]:
+        del _clips[key]
 
 
 def _finished(key: tuple[str, int], task: asyncio.Task[IdleClip]) -> None:

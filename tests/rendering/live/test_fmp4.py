@@ -56,7 +56,7 @@ def test_codecs_come_from_the_parameter_sets() -> None:
 
 def test_the_init_segment_says_what_the_tracks_are(tools: Any) -> None:
     config = bytes.fromhex("0142c01fffe1001b")
-    (ftyp, _), (moov, content) = tools.boxes(fmp4.init_segment(config, 1280, 720))
+    (ftyp, _), (moov, content) = tools.boxes(fmp4.init_segment(config, 1280, 720, "Made by AI"))
     assert (ftyp, moov) == (b"ftyp", b"moov")
     traks = [dict(tools.boxes(body)) for kind, body in tools.boxes(content) if kind == b"trak"]
     assert [struct.unpack_from(">I", trak[b"tkhd"], 12)[0] for trak in traks] == [1, 2]

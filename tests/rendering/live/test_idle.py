@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.rendering.live import IdleClip, encoders, idle, idle_clip
+from orchestrator.rendering.live import IdleClip, encoders, forget_idle_clip, idle, idle_clip
 from orchestrator.rendering.live.encoders import H264Encoder
 
 
@@ -69,23 +69,24 @@ async def test_it_can_be_entered_anywhere(tools: Any) -> None:
     assert len(off) == 9, "the piece after it begins in time, also without an entry"
     encoder = await H264Encoder.start(clip.width, clip.height, 25)
     try:
-        await clip.enter(61, encoder)
+        await clip.enter(avatar, 61, encoder)
     finally:
         await encoder.close()
     assert clip.can_enter(21)
     assert numbers(tools, clip, 21) == [avatar.cycle_index(frame) for frame in range(21, 30)]
-    frames = await clip.frames_to_piece(21)
+    frames = await clip.frames_to_piece(avatar, 21)
     assert [tools.number_of(frame) for frame in frames] == numbers(tools, clip, 21)
-    assert await clip.frames_to_piece(30) == []
+    assert await clip.frames_to_piece(avatar, 30) == []
 
 
 async def test_entries_are_bounded(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle, "_ENTRIES_KEPT", 2)
-    clip = await idle_clip(tools.Portrait(20))
+    avatar = tools.Portrait(20)
+    clip = await idle_clip(avatar)
     encoder = await H264Encoder.start(clip.width, clip.height, 25)
     try:
         for frame in (14, 13, 12):
-            await clip.enter(frame, encoder)
+            await clip.enter(avatar, frame, encoder)
     finally:
         await encoder.close()
     await clip.finish()
@@ -123,6 +124,15 @@ async def test_the_cache_is_bounded(tools: Any, monkeypatch: pytest.MonkeyPatch)
         clip = await idle_clip(tools.Portrait(3, width=width, height=64))
         await clip.finish()
     assert len(idle._clips) == 2
+
+
+async def test_a_deleted_avatar_is_forgotten(tools: Any) -> None:
+    avatar, other = tools.Portrait(3), tools.Portrait(4)
+    for one in (avatar, other):
+        await (await idle_clip(one)).finish()
+    forget_idle_clip(avatar.id)
+    forget_idle_clip("unknown")
+    assert [key[0] for key in idle._clips] == [other.id]
 
 
 async def test_an_encoder_that_dies_leaves_a_shorter_clip_and_is_tried_again(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import psutil
@@ -119,6 +120,19 @@ async def test_idle_turns_and_cuts_are_one_valid_file(viewer: Viewer, tmp_path: 
     keys = {sample.start for sample in viewer.player.video if sample.key}
     assert {round(start * TICKS) for start in starts} <= keys
     assert viewer.media.cycle_position == len(frames) % 40
+
+
+async def test_the_stream_says_that_it_is_made_by_ai(viewer: Viewer, tmp_path: Path) -> None:
+    viewer.idle()
+    with av.open(str(viewer.player.file(tmp_path / "x.mp4"))) as container:
+        assert "Made by AI: the mouth movements of Ada" in container.metadata["comment"]
+
+
+async def test_a_long_turn_can_be_joined_each_second(viewer: Viewer) -> None:
+    viewer.idle()
+    await viewer.turn([4] + [8] * 9)
+    keys = [sample.start // TICK for sample in viewer.player.video if sample.key]
+    assert keys == [0, 15, 40, 65, 90][: len(keys)] and len(keys) >= 4
 
 
 async def test_frames_are_those_that_went_in(viewer: Viewer, tmp_path: Path) -> None:
@@ -484,3 +498,25 @@ async def test_random_conversations_are_valid(viewer: Viewer, tmp_path: Path) ->
     assert len(shown) == round(viewer.media.end * 25)
     assert shown == [viewer.avatar.cycle_index(index) for index in range(len(shown))]
     assert np.abs(np.diff(sound.astype(int))).max() < 12_000
+
+
+async def test_interrupted_turns_leave_nothing_behind(viewer: Viewer) -> None:
+    process = psutil.Process()
+
+    async def interrupted() -> None:
+        viewer.idle()
+        viewer.media.prepare()
+        await viewer.turn([2, 2], end=False)
+        await viewer.cut(viewer.media.end - 0.1)
+
+    def held() -> tuple[int, int, int]:
+        return process.num_fds(), process.num_threads(), len(asyncio.all_tasks())
+
+    for _ in range(3):
+        await interrupted()
+    before = held()
+    for _ in range(15):
+        await interrupted()
+    after = held()
+    assert ffmpegs() == 0
+    assert after[0] <= before[0] and after[1] <= before[1] + 4 and after[2] <= before[2]
