@@ -15,7 +15,7 @@ from orchestrator.rendering.script import Utterance
 from orchestrator.rendering.tasks import within
 from orchestrator.sessions.turn import Part
 from orchestrator.speech import SAMPLE_RATE
-from orchestrator.speech.features import speech_features
+from orchestrator.speech.features import SpeechFeatures, speech_features
 from orchestrator.speech.resample import Resampler
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ LOOK_AHEAD: Final = SAMPLE_RATE // 2
 LOOK_BACK: Final = 5 * UNIT
 """Samples around them that are encoded too, for the mouth to know what comes and what was."""
 
+_STEP: Final = SAMPLE_RATE // 50
+_SILENCE: Final = 32768 * 10 ** (-50 / 20)
 _PENDING_SECONDS: Final = 60
 _SILENT_SECONDS: Final = 10.0
 
@@ -135,13 +137,18 @@ class Listener:
         self._shown = stop
         if not frames:
             return None
-        with times.measure("features"):
-            encoded = await speech_features(cast("Inference", inference), window, self._fps)
-        skipped = (start - context) * self._fps // SAMPLE_RATE
+        features: SpeechFeatures | None = None
+        if not _is_silent(window):
+            with times.measure("features"):
+                encoded = await speech_features(cast("Inference", inference), window, self._fps)
+            skipped = (start - context) * self._fps // SAMPLE_RATE
+            features = encoded.part(skipped, skipped + frames)
         keep = max(0, stop - LOOK_BACK)
         self._pcm, self._first = self._pcm[keep - self._first :], keep
-        return Part(
-            "",
-            Utterance(pcm, sound, 0.0 if last else None, 0.0),
-            encoded.part(skipped, skipped + frames),
-        )
+        return Part("", Utterance(pcm, sound, 0.0 if last else None, 0.0), features)
+
+
+def _is_silent(pcm: I16) -> bool:
+    """Whether nobody speaks: no 20 ms of it are louder than -50 dB of full scale."""
+    whole = pcm[: len(pcm) // _STEP * _STEP].astype(np.float32).reshape(-1, _STEP)
+    return not len(whole) or float(np.square(whole).mean(1).max()) < _SILENCE**2

@@ -48,12 +48,12 @@ class Part:
     Attributes:
         text: what is said; empty for a viewer's own speech.
         utterance: its sound.
-        features: what the mouth follows.
+        features: what the mouth follows; None: it is silent.
     """
 
     text: str
     utterance: Utterance
-    features: SpeechFeatures
+    features: SpeechFeatures | None
 
 
 class Stage(Protocol):
@@ -135,9 +135,10 @@ async def show(parts: AsyncGenerator[Part, None], tools: Tools) -> int:
         How many there were.
     """
     count = 0
+    face: U8 | None = None
     async with aclosing(parts):
         async for part in parts:
-            await _show_part(count, part, tools)
+            face = await _show_part(count, part, tools, face)
             count += 1
     tools.progress.complete("avatar_generation")
     return count
@@ -189,15 +190,26 @@ async def _encoded(
             yield Part(text, utterance, features)
 
 
-async def _show_part(index: int, part: Part, tools: Tools) -> None:
-    """Frames and sound of one part, then the frames of its pause."""
+async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U8 | None:
+    """Frames and sound of one part, then the frames of its pause.
+
+    Args:
+        index: of the part.
+        part: the part.
+        tools: what the turn works with.
+        face: mouth of the frame before it, if there was one.
+
+    Returns:
+        Mouth of its last frame, if there is one.
+    """
     profile, times = tools.profile, tools.times
     options = RenderOptions(
         fps=profile.grid,
         batch=profile.batch * profile.stride,
         first_batch=profile.first_batch * profile.stride,
     )
-    spoken, pause = len(part.features), part.utterance.pause_frames(profile.grid)
+    spoken = frame_count(len(part.utterance.pcm), profile.grid)
+    pause = part.utterance.pause_frames(profile.grid)
     position = tools.stage.place()
     samples = AUDIO_RATE // profile.grid
     done = 0
@@ -228,28 +240,31 @@ async def _show_part(index: int, part: Part, tools: Tools) -> None:
             latents, audio, lambda: tools.stage.due(position + first) if first else None
         )
 
-    last_face: U8 | None = None
-    chunks = render_frames(
-        tools.avatar,
-        part.features,
-        faces=faces,
-        options=options,
-        times=times,
-        first_frame=position,
-    )
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            times.late += chunk.late
-            last_face = chunk.last_face
-            await hand_over(chunk.frames)
+    if part.features is not None:
+        chunks = render_frames(
+            tools.avatar,
+            part.features,
+            faces=faces,
+            options=options,
+            times=times,
+            first_frame=position,
+            last_face=face,
+        )
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                times.late += chunk.late
+                face = chunk.last_face
+                await hand_over(chunk.frames)
+    idle = spoken - done + pause
     rest = idle_frames(
         tools.avatar,
-        pause,
+        idle,
         options=options,
         times=times,
-        first_frame=position + spoken,
-        last_face=last_face,
+        first_frame=position + done,
+        last_face=face,
     )
     async with aclosing(rest):
         async for frames in rest:
             await hand_over(frames)
+    return face if not idle else None
