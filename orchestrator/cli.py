@@ -103,6 +103,16 @@ def triton(
 
 
 @app.command()
+def migrate() -> None:
+    """Bring the database of the video jobs to this version."""
+    from orchestrator.jobs.migrate import migrate as run
+    from orchestrator.settings import settings
+
+    run(settings())
+    typer.echo("the database is up to date")
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine; each line is OK or says what to do."""
     from orchestrator.doctor import run

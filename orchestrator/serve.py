@@ -30,7 +30,6 @@ from orchestrator.tracing import setup_tracing, stop_tracing
 
 LOG: Final = logging.getLogger("musetalk.serve")
 
-_DRAIN_SECONDS: Final = 10
 _CONNECTIONS: Final = 128
 
 
@@ -38,7 +37,7 @@ def serve(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C.
 
     The port is open, and ``/healthz`` answers, while Triton still starts; ``/readyz`` says when
-    work can come. At the end running requests get ten seconds, then Triton is stopped.
+    work can come. At the end running requests get ``drain_seconds``, then Triton is stopped.
 
     Args:
         settings: of the process.
@@ -104,7 +103,7 @@ async def _serve(settings: Settings) -> None:
         limit_concurrency=_CONNECTIONS,
         ws_max_size=live.MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # media is compressed already
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=round(settings.drain_seconds),
     )
     server = _Server(config)
     listener = _listen(settings.host, settings.port)

@@ -18,12 +18,19 @@ from orchestrator.errors import SetupError
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout (or installation) that holds ``model_repository/``."""
 
+SECRETS = Path("/run/secrets")
+"""Where containers find their secrets: a file ``musetalk_<field>`` is worth the variable."""
+
 
 class Settings(BaseSettings):
     """Everything an operator can set, with the defaults of ``make serve``."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MUSETALK_", env_file=".env", frozen=True, extra="ignore"
+        env_prefix="MUSETALK_",
+        env_file=".env",
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        frozen=True,
+        extra="ignore",
     )
 
     # Where things are
@@ -34,6 +41,8 @@ class Settings(BaseSettings):
     # Service
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    # Seconds that running requests and turns get when the service is told to stop
+    drain_seconds: Annotated[float, Field(ge=0)] = 10.0
 
     grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     api_keys_file: Path | None = None
@@ -108,6 +117,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     debug_timing: bool = False
     otel_endpoint: str | None = None
+    otel_triton_endpoint: str | None = None
 
     @field_validator("cors_origins", mode="before")
     @classmethod
