@@ -10,6 +10,8 @@ from typing import Final
 LINE: Final = 42
 """Characters of a line; a caption has at most two."""
 
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+
 
 @dataclass(frozen=True)
 class SpokenSentence:
@@ -50,7 +52,7 @@ def webvtt(sentences: Sequence[SpokenSentence]) -> str:
 def _lines(text: str) -> list[str]:
     """Break a sentence at spaces; a word that is too long for a line stands alone on one."""
     lines: list[str] = []
-    for word in text.split():
+    for word in _CONTROLS.sub(" ", text).split():
         if lines and len(lines[-1]) + 1 + len(word) <= LINE:
             lines[-1] += " " + word
         else:
@@ -59,9 +61,8 @@ def _lines(text: str) -> list[str]:
 
 
 def _escape(line: str) -> str:
-    """Characters that mean something in WebVTT; control characters mean nothing to anyone."""
-    visible = re.sub(r"[\x00-\x1f\x7f]", "", line)
-    return visible.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Characters that mean something in WebVTT."""
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _time(seconds: float) -> str:

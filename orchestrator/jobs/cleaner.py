@@ -35,19 +35,25 @@ class Cleaner:
         self._engine = engine
         self._grace = grace
 
-    async def clean(self) -> None:
-        """Delete expired jobs, then files without a job.
+    async def expire(self) -> None:
+        """Delete the jobs whose time is over.
 
         Raises:
             MuseTalkError: the store does not answer.
         """
-        expired = await asyncio.to_thread(self._ledger.remove_expired)
-        await self.discard(expired)
+        await self.discard(await asyncio.to_thread(self._ledger.remove_expired))
+
+    async def sweep(self) -> None:
+        """Delete files without a job, which a process left that was killed.
+
+        Raises:
+            MuseTalkError: the store does not answer.
+        """
         # The files before the jobs: whoever writes one has his job in the ledger, or is young.
         before = time.time() - self._grace
         old = [file.path for file in await self._store.files() if file.modified < before]
         await self._delete_unneeded(old)
-        await self._store.remove_fragments(self._grace)
+        await self._store.remove_fragments(GRACE_SECONDS)
 
     async def discard(self, jobs: list[Removed]) -> None:
         """Delete files and workflows of jobs that are no longer in the ledger.

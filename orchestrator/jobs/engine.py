@@ -146,7 +146,8 @@ class Engine:
         log.propagate = True
         work, there = self._work, self._there
 
-        @DBOS.workflow(name=_NAME)
+        # A job that ends the process each time is given up by the work itself.
+        @DBOS.workflow(name=_NAME, max_recovery_attempts=None)
         async def video(job: str) -> None:
             await work(job, Steps(there))
 

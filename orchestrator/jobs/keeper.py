@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import Final
 
@@ -20,7 +21,8 @@ LOG: Final = logging.getLogger("musetalk.jobs")
 _LEADER: Final = "leader"
 _TAKEOVER_SECONDS: Final = 30.0
 _SETTLED_SECONDS: Final = 10.0
-_CLEAN_SECONDS: Final = 30.0
+_EXPIRE_SECONDS: Final = 15.0
+_SWEEP_SECONDS: Final = 600.0
 
 
 def worker_lease(worker: str) -> str:
@@ -47,7 +49,8 @@ class Keeper:
         self._leases = leases
         self._cleaner = cleaner
         self._timeout = timeout
-        self._cleaned = 0.0
+        self._expired = -math.inf
+        self._swept = -math.inf
 
     def appear(self) -> bool:
         """Take this worker's lease, before its engine starts.
@@ -122,6 +125,10 @@ class Keeper:
                 self._engine.enqueue(job.id)
 
     async def _clean(self) -> None:
-        if time.monotonic() - self._cleaned >= _CLEAN_SECONDS:
-            self._cleaned = time.monotonic()
-            await self._cleaner.clean()
+        moment = time.monotonic()
+        if moment - self._expired >= _EXPIRE_SECONDS:
+            self._expired = moment
+            await self._cleaner.expire()
+        if moment - self._swept >= _SWEEP_SECONDS:
+            self._swept = moment
+            await self._cleaner.sweep()

@@ -28,21 +28,24 @@ MIN_LIMIT: Final = 120.0
 _PATIENCE: Final = 5.0
 """How many times the expected work a job may take."""
 
+_SECONDS_PER_CHAR: Final = 0.08
+"""Speech of slow voices; synthesis is expected to take no longer than speaking."""
+
+_MAX_ATTEMPTS: Final = 50
+"""A job during which the process ended this often is not tried again."""
+
 
 class TimeLimit:
-    """How long a worker may be busy with a job; a restart begins anew.
+    """How long a worker may be busy with a job; a restart begins anew."""
 
-    Args:
-        seconds: at first.
-    """
-
-    def __init__(self, seconds: float = MIN_LIMIT) -> None:
+    def __init__(self) -> None:
         self._start = time.monotonic()
-        self.seconds = seconds
+        self.seconds = MIN_LIMIT
 
     def expect(self, work: float) -> None:
-        """Set the limit from the seconds of work that the job is expected to be."""
-        self.seconds = max(MIN_LIMIT, _PATIENCE * work)
+        """Set the limit from the seconds of work that still lie ahead."""
+        done = time.monotonic() - self._start
+        self.seconds = max(MIN_LIMIT, _PATIENCE * (done + work))
 
     async def hold(self, work: Awaitable[T]) -> T:
         """Await within what is left.
@@ -120,7 +123,11 @@ class VideoWork:
         async def script() -> list[list[Any]]:
             return [[one.text, one.pause] for one in await pipeline.script(job)]
 
+        if job.attempts > _MAX_ATTEMPTS:
+            raise MuseTalkError(f"the service ended {_MAX_ATTEMPTS} times while it made this")
         sentences = [Sentence(*one) for one in await step("llm", script)]
+        speech = sum(len(one.text) for one in sentences) * _SECONDS_PER_CHAR
+        limit.expect(speech * (1 + job.request.fps * pipeline.pace) * self._concurrency)
         if await step("cache", lambda: pipeline.cached(job, sentences)):
             return None
         speeches = [Speech(job.request.samples, None)] if job.request.kind == "audio" else []
