@@ -57,7 +57,11 @@ async def connect(settings: Settings) -> AsyncIterator[Inference]:
                 )
             yield client
         return
-    supervisor = Supervisor(settings.repository, start_timeout=settings.triton_start_timeout)
+    supervisor = Supervisor(
+        settings.repository,
+        start_timeout=settings.triton_start_timeout,
+        traces=settings.otel_triton_endpoint,
+    )
     async with (
         supervisor,
         TritonClient(
@@ -72,14 +76,17 @@ async def connect(settings: Settings) -> AsyncIterator[Inference]:
 class Supervisor:
     """Keeps one embedded server running, within reason."""
 
-    def __init__(self, repository: Path, *, start_timeout: float) -> None:
+    def __init__(
+        self, repository: Path, *, start_timeout: float, traces: str | None = None
+    ) -> None:
         """Describe the server.
 
         Args:
             repository: folder of models.
             start_timeout: seconds until all models must be loaded.
+            traces: OTLP/HTTP address for its spans.
         """
-        self.server = EmbeddedTriton(repository, start_timeout=start_timeout)
+        self.server = EmbeddedTriton(repository, start_timeout=start_timeout, traces=traces)
         self.restarts = 0
         """How often the server was started again."""
         self.given_up: MuseTalkError | None = None

@@ -74,6 +74,7 @@ class Distribution:
         ports: Ports,
         start_timeout: float,
         drain: int,
+        traces: str | None = None,
     ) -> list[str]:
         """Command line of a server: loopback only, every model loaded at start or none.
 
@@ -84,6 +85,7 @@ class Distribution:
             ports: where to listen.
             start_timeout: seconds that a model may take to load.
             drain: seconds for requests under way when the server is stopped.
+            traces: OTLP/HTTP address for spans of the requests whose caller traces them.
 
         Returns:
             Program and arguments.
@@ -108,6 +110,7 @@ class Distribution:
             "--allow-gpu-metrics=false",
             "--pinned-memory-pool-byte-size=0",
             *(f"--backend-config=python,{key}={value}" for key, value in python.items()),
+            *(f"--trace-config={setting}" for setting in _tracing(traces)),
         ]
 
     def environment(self) -> dict[str, str]:
@@ -193,3 +196,15 @@ def find_libpython() -> Path | None:
 def _no_caches(_folder: str, names: list[str]) -> set[str]:
     """Leave compiled files behind when a backend is copied."""
     return {name for name in names if name == "__pycache__"}
+
+
+def _tracing(endpoint: str | None) -> tuple[str, ...]:
+    if endpoint is None:
+        return ()
+    return (
+        "mode=opentelemetry",
+        "level=TIMESTAMPS",
+        "rate=0",  # nothing of its own accord; it always continues a caller's trace
+        f"opentelemetry,url={endpoint}",
+        "opentelemetry,resource=service.name=triton",
+    )

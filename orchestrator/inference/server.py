@@ -50,6 +50,7 @@ class EmbeddedTriton:
         metrics_port: int = 0,
         start_timeout: float = 300.0,
         log: Callable[[LogLine], None] | None = None,
+        traces: str | None = None,
     ) -> None:
         """Describe a server; nothing starts yet.
 
@@ -60,12 +61,14 @@ class EmbeddedTriton:
             metrics_port: 0 takes a free one.
             start_timeout: seconds until all models must be loaded.
             log: gets each line of the server's log; default: the logger ``musetalk.triton``.
+            traces: OTLP/HTTP address to which the spans of traced requests go.
         """
         self.repository = repository
         self._wanted = Ports(grpc_port, http_port, metrics_port)
         self._ports = self._wanted
         self._start_timeout = start_timeout
         self._log = log or _to_logging
+        self._traces = traces
         self._reader = LogReader()
         self._keeper: asyncio.subprocess.Process | None = None
         self._scratch: Scratch | None = None
@@ -204,6 +207,7 @@ class EmbeddedTriton:
                 ports=self._ports,
                 start_timeout=self._start_timeout,
                 drain=DRAIN_SECONDS,
+                traces=self._traces,
             ),
             "environment": distribution.environment(),
             "scratch": str(scratch.folder),
