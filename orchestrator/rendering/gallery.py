@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -56,7 +57,7 @@ class Gallery:
         self._store = store
         self._portraits = portraits(folder)
         self._current: dict[str, tuple[Avatar | None, Avatar]] = {}
-        self._lock = asyncio.Lock()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def names(self) -> list[str]:
         """Names, sorted."""
@@ -97,7 +98,7 @@ class Gallery:
         if name not in own and name not in self._portraits:
             known = ", ".join(sorted({*own, *self._portraits})) or "none"
             raise NotFoundError(f"there is no avatar {name!r}", remedy=f"there are: {known}")
-        async with self._lock:
+        async with self._locks[name]:  # one that is prepared holds up no other
             stored = await asyncio.to_thread(self._store.get, name) if name in own else None
             known_source, current = self._current.get(name, (None, None))
             if current is None or known_source is not stored:

@@ -19,11 +19,19 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync "
-    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]
+EXPECTED = ("ERR_CONNECTION", "status of")
+"""Parts of what a browser says of a server that is away, or that says no."""
 
 # Looks at the mouth and listens, frame by frame, from outside of the page's own code.
 WATCH = """
@@ -115,10 +123,8 @@ class Studio:
         page.on("request", self._request)
 
     def _console(self, message: Any) -> None:
-        # A server that is away, or says no, is part of what is tested.
-        if message.type == "error" and "ERR_CONNECTION" not in message.text:
-            if "status of" not in message.text:
-                self.errors.append(message.text)
+        if message.type == "error" and not any(part in message.text for part in EXPECTED):
+            self.errors.append(message.text)
 
     def _request(self, request: Any) -> None:
         address = request.url.split("://", 1)[1]

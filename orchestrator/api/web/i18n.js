@@ -22,6 +22,16 @@ export function t(name, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 }
 
+/** A text in another language, where that is one of the page's. */
+export function tIn(code, name) {
+  return (WORDS[code] ?? WORDS[current])[name];
+}
+
+/** What a language is called in the page's. */
+export function languageName(code) {
+  return new Intl.DisplayNames([current], { type: "language" }).of(code);
+}
+
 /** A number with so many decimals, as the language writes it. */
 export function number(value, digits = 0) {
   const form = { minimumFractionDigits: digits, maximumFractionDigits: digits };

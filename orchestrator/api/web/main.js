@@ -11,11 +11,13 @@ import { AvatarsView } from "./views/avatars.js";
 import { TalkView } from "./views/talk.js";
 import { TimingView } from "./views/timing.js";
 import { VideosView } from "./views/videos.js";
+import { speech } from "./voices.js";
 
 const player = new Player($("live"), $("still"));
-const session = new Session(player, () => {
+const session = new Session(player, async () => {
+  await speech.load();
   const { voice, prompt, profile } = avatarChoices(preferences.avatar ?? "");
-  const choices = { profile, language: language() };
+  const choices = { profile, language: speech.language };
   if (preferences.avatar) choices.avatar = preferences.avatar;
   if (voice) choices.voice = voice;
   if (prompt) choices.system_prompt = prompt;

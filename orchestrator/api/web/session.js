@@ -32,7 +32,7 @@ export class Session extends EventTarget {
   /** What is said when: { turn, index, text, start, end } in media seconds. */
   captions = [];
 
-  /** `choices()` gives what to join with: avatar, voice, profile, language, system_prompt. */
+  /** `choices()` resolves to what to join with: avatar, voice, profile, language, system_prompt. */
   constructor(player, choices) {
     super();
     this.#player = player;
@@ -44,7 +44,7 @@ export class Session extends EventTarget {
     }
     delete this.#place.last_sequence; // the media of a page that is gone
     setInterval(() => this.#report(), PLAYHEAD_MS);
-    addEventListener("online", () => this.phase === "lost" && this.#retry(0));
+    addEventListener("online", () => this.#socket === null && this.phase === "lost" && this.#retry(0));
   }
 
   async connect() {
@@ -120,7 +120,7 @@ export class Session extends EventTarget {
   }
 
   async #join(socket) {
-    const answer = await socket.request("join", { ...this.#choices(), ...this.#place }, JOIN_MS);
+    const answer = await socket.request("join", { ...(await this.#choices()), ...this.#place }, JOIN_MS);
     if (!answer.ok) {
       if (this.#place.session && !answer.error.retryable) {
         this.#forget();
@@ -228,7 +228,7 @@ export class Session extends EventTarget {
   #lost() {
     this.#socket = null;
     this.#become("idle", null);
-    this.#enter("lost");
+    this.#enter(this.joined ? "lost" : "connecting");
     this.#retry(RETRY_MS[Math.min(this.#tries++, RETRY_MS.length - 1)]);
   }
 

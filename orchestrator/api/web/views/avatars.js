@@ -8,8 +8,6 @@ import { forgetAvatar } from "../preferences.js";
 import { openCreate, showSheet } from "./create.js";
 import { openSettings } from "./settings.js";
 
-const BUNDLED_CONSENT = "drawn by this project";
-
 export class AvatarsView {
   #talk;
   #shown = false;
@@ -109,7 +107,7 @@ export class AvatarsView {
           t("avatars.talk.short")) : null,
         ready ? action(t("avatars.settings", { name }), "tune", () => openSettings(id, this.#talk)) : null,
         ready ? action(t("avatars.details", { name }), "face", () => showSheet(avatar)) : null,
-        avatar.consent === BUNDLED_CONSENT || avatar.bundled || status === "preparing" ? null
+        !avatar.deletable || status === "preparing" ? null
           : action(t("avatars.delete", { name }), "trash", () => this.#askDelete(avatar))));
   }
 
@@ -128,6 +126,7 @@ export class AvatarsView {
   #description({ status, progress: done, width, height, fps, frames }) {
     if (status === "preparing") return t("avatars.preparing", { percent: Math.round((done ?? 0) * 100) });
     if (status === "failed") return t("avatars.failed");
+    if (!frames) return "";
     const clip = t("avatars.frames", { count: frames, seconds: `${number(frames / fps, frames / fps < 10 ? 1 : 0)} s` });
     return `${clip} · ${width} × ${height}`;
   }
@@ -160,6 +159,6 @@ function progress(value) {
 
 function problemOf({ error }) {
   const paragraph = h("p", { class: "problem" });
-  if (error) showProblem(paragraph, typeof error === "string" ? new Problem({ message: error }) : new Problem(error));
+  if (error) showProblem(paragraph, new Problem(error));
   return paragraph;
 }

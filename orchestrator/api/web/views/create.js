@@ -60,7 +60,7 @@ export function openCreate(file, next) {
       }
       await cast.refresh();
       if (closed.signal.aborted) return;
-      if (avatar.status === "failed") throw failure(avatar);
+      if (avatar.status === "failed") throw new Problem(avatar.error);
       await showSheet(avatar, () => next.talk(avatar.id));
     } catch (error) {
       if (!closed.signal.aborted) openDialog(dialog, head(t("create.refused")), ...refused(error, again));
@@ -117,10 +117,6 @@ function refused(error, again) {
     h("footer", { class: "sheet-foot" },
       h("button", { class: "button primary", type: "button", onclick: again }, t("create.another"))),
   ];
-}
-
-function failure({ error }) {
-  return new Problem(typeof error === "string" ? { message: error } : { message: t("avatars.failed"), ...error });
 }
 
 function title(file) {

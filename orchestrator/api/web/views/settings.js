@@ -4,6 +4,7 @@ import { cast } from "../cast.js";
 import { $, dialogHead, h, openDialog } from "../dom.js";
 import { t } from "../i18n.js";
 import { avatarChoices, preferences, remember, rememberForAvatar } from "../preferences.js";
+import { speech } from "../voices.js";
 
 const PROFILES = ["quality", "economy", "classic"];
 const LONGEST_PROMPT = 4000;
@@ -15,7 +16,7 @@ export function openSettings(id, talk) {
   const option = (value, label, chosen) => h("option", { value, selected: value === chosen }, label);
   const voice = h("select", { autofocus: true },
     option("", t("settings.voice.default"), choices.voice),
-    ...talk.server.voices.map(({ id: value, name, language }) =>
+    ...speech.voices.map(({ id: value, name, language }) =>
       option(value, language ? `${name} (${language})` : name, choices.voice)));
   const prompt = h("textarea", { rows: 4, maxLength: LONGEST_PROMPT, placeholder: t("settings.prompt.placeholder") });
   prompt.value = choices.prompt;
@@ -37,7 +38,7 @@ export function openSettings(id, talk) {
     dialogHead(dialog, "settings-title", t("settings.title", { name: cast.name(id) }), t("close")),
     h("form", { method: "dialog", class: "form", onsubmit: save },
       field(t("settings.voice"), voice),
-      field(t("settings.prompt"), prompt, t(talk.server.llm ? "settings.prompt.help" : "settings.prompt.embedded")),
+      field(t("settings.prompt"), prompt, t(speech.llm ? "settings.prompt.help" : "settings.prompt.embedded")),
       field(t("settings.profile"), profile),
       h("label", { class: "check" }, notice, h("span", {}, t("settings.notice"))),
       h("footer", { class: "sheet-foot" },

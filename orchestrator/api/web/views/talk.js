@@ -2,11 +2,12 @@
 
 import { avatarPath, cast } from "../cast.js";
 import { $, h, showProblem } from "../dom.js";
-import { call, media, Problem } from "../http.js";
-import { onLanguage, t } from "../i18n.js";
+import { media, Problem } from "../http.js";
+import { language, languageName, onLanguage, t, tIn } from "../i18n.js";
 import { captionAt } from "../captions.js";
 import { Player } from "../player.js";
 import { preferences, remember } from "../preferences.js";
+import { speech } from "../voices.js";
 import { Log } from "./log.js";
 import { openSettings } from "./settings.js";
 import { MicrophoneButton } from "./microphone-button.js";
@@ -20,7 +21,6 @@ export class TalkView {
   #problemTimer = 0;
   #patience = 0;
   #slow = false; // connecting takes long: the avatar is being prepared
-  #server = { transcription: false, llm: false, voices: [] };
   #microphone;
   #log;
 
@@ -30,7 +30,7 @@ export class TalkView {
     this.#log = new Log(session);
     this.#microphone = new MicrophoneButton(session, () => this.mode, {
       problem: (error) => this.problem(error),
-      transcription: () => this.#server.transcription,
+      transcription: () => speech.transcription,
       heard: (text) => this.#heard(text),
       name: () => this.name,
       listening: (on) => this.#listening(on),
@@ -60,10 +60,6 @@ export class TalkView {
 
   get name() {
     return this.avatar ? cast.name(this.avatar) : t("avatar");
-  }
-
-  get server() {
-    return this.#server;
   }
 
   /** Talk to another avatar, or to the same one with new settings. */
@@ -178,10 +174,6 @@ export class TalkView {
       remember({ avatar: this.avatar });
       this.problem(null);
       cast.refresh().catch(() => {});
-      call("/v1/voices").then((server) => {
-        this.#server = server;
-        this.#words();
-      }).catch(() => {});
     }
     $("send").disabled = phase !== "ready";
     clearTimeout(this.#patience);
@@ -256,10 +248,14 @@ export class TalkView {
     const name = this.name;
     $("message").placeholder = t(`composer.${this.mode}`, { name });
     const embedded = this.mode === "ask" && this.#session.joined && !this.#session.joined.live_responder;
-    $("composer-hint").textContent = t(embedded ? "hint.embedded" : `hint.${this.mode}`, { name });
+    const spoken = speech.language;
+    const foreign = spoken !== language();
+    const hint = embedded ? "hint.embedded" : foreign ? "hint.foreign" : `hint.${this.mode}`;
+    $("composer-hint").textContent = t(hint, { name, language: languageName(spoken) });
     $("notice").hidden = !preferences.notice;
-    $("starters").replaceChildren($("starters").firstElementChild, ...[1, 2, 3].map((n) =>
-      h("button", { type: "button", class: "starter", onclick: () => this.#start(t(`starter.${n}`), "say") }, t(`starter.${n}`))));
+    const starters = [1, 2, 3].map((n) => tIn(spoken, `starter.${n}`));
+    $("starters").replaceChildren($("starters").firstElementChild, ...starters.map((text) =>
+      h("button", { type: "button", class: "starter", lang: spoken, onclick: () => this.#start(text, "say") }, text)));
     this.#microphone.words();
     this.#log.words();
     this.#status();

@@ -149,7 +149,7 @@ export class VideosView {
         small(t("videos.delete"), "trash", act(path, "DELETE")),
       ];
     const problem = h("p", { class: "problem", hidden: true });
-    if (job.error) showProblem(problem, new Problem(typeof job.error === "string" ? { message: job.error } : job.error));
+    if (job.error) showProblem(problem, new Problem(job.error));
     const element = h("li", { class: "card job" },
       h("div", { class: "job-head" }, h("p", { class: "job-title" }, titleOf(job)), state),
       detail,
@@ -162,7 +162,7 @@ export class VideosView {
       state.textContent = now.status === "running" ? `${Math.round((now.progress ?? 0) * 100)} %` : t(`videos.${now.status}`);
       detail.textContent = [
         cast.name(now.avatar),
-        now.created ? moment(stamp(now.created)) : null,
+        moment(now.created),
         now.duration ? duration(now.duration) : null,
       ].filter(Boolean).join(" · ") + (UNDER_WAY.has(now.status) ? stage : "");
     };
@@ -193,8 +193,6 @@ export class VideosView {
   }
 }
 
-const stamp = (value) => (typeof value === "number" ? value * 1000 : value);
-
 function titles() {
   try {
     return JSON.parse(localStorage.getItem(TITLES)) ?? {};
@@ -209,10 +207,10 @@ function keepTitle(id, text) {
   try {
     localStorage.setItem(TITLES, JSON.stringify(kept));
   } catch {
-    // Without storage the list shows ids.
+    // Without storage the list says only what kind it is.
   }
 }
 
 function titleOf(job) {
-  return job.text ?? job.message ?? titles()[job.id] ?? job.id;
+  return titles()[job.id] ?? t(`videos.kind.${job.kind}`);
 }
