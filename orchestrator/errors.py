@@ -18,6 +18,7 @@ MuseTalkError
 ├── ServerDiedError       the embedded tritonserver ended by itself (retryable)
 ├── SpeechError           a TTS that did not speak (retryable)
 ├── LlmError              a language model that did not answer (retryable)
+├── DatabaseError         the database of the video jobs is away (retryable)
 ├── TimeLimitError        a video job that took too long
 ├── ConflictError         a request that contradicts an earlier one (HTTP 409)
 ├── UnauthorizedError     no API key, or an unknown one (HTTP 401)
@@ -182,6 +183,14 @@ class OverloadedError(MuseTalkError):
     code = "overloaded"
     retryable = True
     http_status = 429
+
+
+class DatabaseError(MuseTalkError):
+    """The database of the video jobs does not answer."""
+
+    code = "database"
+    retryable = True
+    http_status = 503
 
 
 class TimeLimitError(MuseTalkError):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
-from orchestrator.errors import SetupError
+from orchestrator.errors import DatabaseError, SetupError
 
 METADATA: Final = sa.MetaData()
 """Our tables; those of the workflow engine lie in the same database."""
@@ -71,6 +73,29 @@ def connect(url: str) -> sa.Engine:
             remedy="check MUSETALK_DATABASE_URL and that the database runs",
         ) from error
     return engine
+
+
+@contextmanager
+def begin(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction, rolled back by any error.
+
+    Args:
+        engine: the database.
+
+    Raises:
+        DatabaseError: the database does not answer.
+        IntegrityError: a key is there already.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except IntegrityError:
+        raise
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        raise DatabaseError(
+            f"the database of the video jobs failed: {reason}", remedy="try again in a moment"
+        ) from error
 
 
 def now(connection: sa.Connection) -> float:

@@ -8,8 +8,6 @@ import math
 import time
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from orchestrator.errors import MuseTalkError
 from orchestrator.jobs.cleaner import Cleaner
 from orchestrator.jobs.engine import VERSION, Engine, Run
@@ -77,7 +75,7 @@ class Keeper:
                 if lead:
                     await asyncio.to_thread(self.look_after)
                     await self._clean()
-            except (MuseTalkError, SQLAlchemyError) as error:
+            except MuseTalkError as error:
                 LOG.warning("video jobs cannot be looked after now: %s", error)
             except Exception:
                 # Whatever it was, the next time may go well; without a heartbeat others would

@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.jobs.database import METADATA, now
+from orchestrator.jobs.database import METADATA, begin, now
 
 _LEASES: Final = sa.Table(
     "musetalk_leases",
@@ -40,7 +40,7 @@ class Leases:
             Whether the holder has it.
         """
         try:
-            with self._engine.begin() as connection:
+            with begin(self._engine) as connection:
                 moment = now(connection)
                 taken = connection.execute(
                     sa.update(_LEASES)
@@ -64,7 +64,7 @@ class Leases:
 
     def give_back(self, name: str, holder: str) -> None:
         """End a lease early, if it is the holder's."""
-        with self._engine.begin() as connection:
+        with begin(self._engine) as connection:
             connection.execute(
                 sa.delete(_LEASES).where(_LEASES.c.name == name).where(_LEASES.c.holder == holder)
             )

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.errors import MuseTalkError
-from orchestrator.jobs.database import METADATA
+from orchestrator.jobs.database import METADATA, begin
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["queued", "llm", "tts", "render", "publish", "done"]
@@ -175,7 +175,7 @@ class Ledger:
             "used_until": 0.0,
         }
         try:
-            with self._engine.begin() as connection:
+            with begin(self._engine) as connection:
                 connection.execute(sa.insert(_VIDEOS).values(row))
             return job
         except IntegrityError:
@@ -220,7 +220,7 @@ class Ledger:
         query = sa.select(sa.func.count()).where(_VIDEOS.c.status.in_(UNFINISHED))
         if owner is not None:
             query = query.where(_VIDEOS.c.owner == owner)
-        with self._engine.connect() as connection:
+        with begin(self._engine) as connection:
             return int(connection.execute(query).scalar_one())
 
     def begin(self, identity: str) -> Job | None:
@@ -232,7 +232,7 @@ class Ledger:
 
     def advance(self, identity: str, stage: Stage, progress: float) -> None:
         """Note how far a job is; never less than what was noted before."""
-        with self._engine.begin() as connection:
+        with begin(self._engine) as connection:
             connection.execute(
                 sa.update(_VIDEOS)
                 .where(_VIDEOS.c.id == identity, _VIDEOS.c.status == "running")
@@ -258,7 +258,7 @@ class Ledger:
 
         Without one the job remembers the key, for those that come after it.
         """
-        with self._engine.begin() as connection:
+        with begin(self._engine) as connection:
             earlier = connection.execute(
                 sa.select(_VIDEOS.c.result)
                 .where(_VIDEOS.c.cache_key == cache_key, _VIDEOS.c.status == "succeeded")
@@ -283,7 +283,7 @@ class Ledger:
 
     def use(self, identity: str, seconds: float) -> None:
         """Keep a job's files for some seconds more: they are being read."""
-        with self._engine.begin() as connection:
+        with begin(self._engine) as connection:
             connection.execute(
                 sa.update(_VIDEOS)
                 .where(_VIDEOS.c.id == identity)
@@ -308,7 +308,7 @@ class Ledger:
         query = sa.select(_VIDEOS.c.id, _VIDEOS.c.status, _VIDEOS.c.result)
         working: set[str] = set()
         paths: set[str] = set()
-        with self._engine.connect() as connection:
+        with begin(self._engine) as connection:
             for identity, status, result in connection.execute(query):
                 if status in UNFINISHED:
                     working.add(identity)
@@ -319,7 +319,7 @@ class Ledger:
 
     def _remove(self, *conditions: sa.ColumnElement[bool]) -> list[Removed]:
         query = sa.delete(_VIDEOS).where(*conditions).returning(_VIDEOS.c.id, _VIDEOS.c.result)
-        with self._engine.begin() as connection:
+        with begin(self._engine) as connection:
             return [
                 Removed(identity, Result(**json.loads(result)).folder if result else identity)
                 for identity, result in connection.execute(query)
@@ -339,7 +339,7 @@ class Ledger:
         return self._update(identity, UNFINISHED, **self._final(status), **values)
 
     def _update(self, identity: str, statuses: Sequence[str], **values: Any) -> bool:
-        with self._engine.begin() as connection:
+        with begin(self._engine) as connection:
             changed = connection.execute(
                 sa.update(_VIDEOS)
                 .where(_VIDEOS.c.id == identity, _VIDEOS.c.status.in_(statuses))
@@ -354,7 +354,7 @@ class Ledger:
         limit: int | None = None,
     ) -> list[Job]:
         query = sa.select(_VIDEOS).where(*conditions).order_by(*order).limit(limit)
-        with self._engine.connect() as connection:
+        with begin(self._engine) as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,13 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, ParamSpec, TypeVar
 
 from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import (
     ConflictError,
+    DatabaseError,
     NotFoundError,
     OverloadedError,
     SetupError,
@@ -36,7 +38,7 @@ from orchestrator.jobs.store import FileStore, open_store
 from orchestrator.jobs.worker import worker_id
 from orchestrator.jobs.workflow import VideoWork
 from orchestrator.rendering.script import read_recording, read_text
-from orchestrator.rendering.tasks import end
+from orchestrator.rendering.tasks import end, within
 from orchestrator.replies.responder import Responder
 from orchestrator.sessions.profiles import find_profile
 from orchestrator.settings import Settings
@@ -44,12 +46,16 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from orchestrator.rendering.renderer import Renderer
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LOG: Final = logging.getLogger("musetalk.jobs")
 
 MAX_KEY: Final = 200
 """Characters of an idempotency key."""
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+_ANSWER_SECONDS: Final = 15.0
 _READING_SECONDS: Final = 60.0
 _APPEAR_SECONDS: Final = 60.0
 _APPEAR_EVERY: Final = 0.5
@@ -129,13 +135,10 @@ class VideoJobs:
             raise UsageError(f"an idempotency key has 1 to {MAX_KEY} characters")
         kind = _check(order, self._settings)
         fingerprint = _fingerprint(order)
-        known = await asyncio.to_thread(self._ledger.with_key, owner, idempotency_key)
+        known = await _ask(self._ledger.with_key, owner, idempotency_key)
         if known is not None:
             return _same(known, fingerprint)
-        if (
-            await asyncio.to_thread(self._ledger.count_unfinished)
-            >= self._settings.max_videos_queued
-        ):
+        if await _ask(self._ledger.count_unfinished) >= self._settings.max_videos_queued:
             raise OverloadedError("too many videos wait to be made", remedy="try again later")
         if limit is not None and await self.count_unfinished(owner) >= limit:
             raise OverloadedError(
@@ -158,12 +161,13 @@ class VideoJobs:
             digest=digest,
         )
         job = Job(identity, owner, request, fingerprint, idempotency_key)
-        recorded = await asyncio.to_thread(self._ledger.add, job)
+        recorded = await _ask(self._ledger.add, job)
         if recorded.id != identity:  # the same key came twice at the same time
             await self._cleaner.discard([Removed(identity, identity)])
             return _same(recorded, fingerprint)
-        # From here on the leader would queue it if this process died.
-        await asyncio.to_thread(self._engine.enqueue, identity)
+        # From here on the leader queues it, should this process not come to that.
+        with contextlib.suppress(DatabaseError):
+            await _ask(self._engine.enqueue, identity)
         return job
 
     async def get(self, owner: str, identity: str) -> Job:
@@ -174,7 +178,7 @@ class VideoJobs:
         """
         job = None
         if _ID.fullmatch(identity):
-            job = await asyncio.to_thread(self._ledger.get, identity)
+            job = await _ask(self._ledger.get, identity)
         if job is None or job.owner != owner:
             raise NotFoundError(
                 "there is no such video",
@@ -194,11 +198,11 @@ class VideoJobs:
             NotFoundError: ``before`` is no job of the owner.
         """
         last = await self.get(owner, before) if before is not None else None
-        return await asyncio.to_thread(self._ledger.of_owner, owner, limit, last)
+        return await _ask(self._ledger.of_owner, owner, limit, last)
 
     async def count_unfinished(self, owner: str) -> int:
         """How many jobs of an owner wait or are under way."""
-        return await asyncio.to_thread(self._ledger.count_unfinished, owner)
+        return await _ask(self._ledger.count_unfinished, owner)
 
     async def cancel(self, owner: str, identity: str) -> Job:
         """Stop a job; one that is over stays as it is.
@@ -207,8 +211,8 @@ class VideoJobs:
             NotFoundError: the owner has no such job.
         """
         job = await self.get(owner, identity)
-        if await asyncio.to_thread(self._ledger.cancel, job.id):
-            await asyncio.to_thread(self._engine.cancel, job.id)
+        if await _ask(self._ledger.cancel, job.id):
+            await _ask(self._engine.cancel, job.id)
         return await self.get(owner, identity)
 
     async def delete(self, owner: str, identity: str) -> None:
@@ -218,7 +222,7 @@ class VideoJobs:
             NotFoundError: the owner has no such job.
         """
         job = await self.cancel(owner, identity)
-        await self._cleaner.discard(await asyncio.to_thread(self._ledger.remove, job.id))
+        await self._cleaner.discard(await _ask(self._ledger.remove, job.id))
 
     async def result(self, owner: str, identity: str) -> Result:
         """The result of a job; its files are kept for a minute at least.
@@ -235,7 +239,7 @@ class VideoJobs:
                 if job.status not in FINISHED
                 else "create it again",
             )
-        await asyncio.to_thread(self._ledger.use, job.id, _READING_SECONDS)
+        await _ask(self._ledger.use, job.id, _READING_SECONDS)
         return job.result
 
     async def content(
@@ -262,7 +266,7 @@ class VideoJobs:
             async for piece in pieces:
                 if time.monotonic() - renewed > _READING_SECONDS / 2:
                     renewed = time.monotonic()
-                    await asyncio.to_thread(self._ledger.use, identity, _READING_SECONDS)
+                    await _ask(self._ledger.use, identity, _READING_SECONDS)
                 yield piece
 
         return kept()
@@ -352,6 +356,20 @@ async def open_videos(
                 await asyncio.to_thread(keeper.disappear)
     finally:
         await asyncio.to_thread(database.dispose)
+
+
+async def _ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Ask the database in a thread, and not for ever.
+
+    Raises:
+        DatabaseError: it does not answer.
+    """
+    try:
+        return await within(asyncio.to_thread(function, *args, **kwargs), _ANSWER_SECONDS)
+    except TimeoutError as error:
+        raise DatabaseError(
+            "the database of the video jobs does not answer", remedy="try again in a moment"
+        ) from error
 
 
 async def _appear(keeper: Keeper, worker: str) -> None:

@@ -15,10 +15,12 @@ import av
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import create_app
 from orchestrator.api.service import Service
+from orchestrator.jobs.ledger import Ledger
 from orchestrator.jobs.videos import open_videos
 from orchestrator.rendering.library import open_library
 from orchestrator.replies.embedded import EmbeddedResponder
@@ -293,3 +295,17 @@ async def test_document_has_examples(client: httpx.AsyncClient) -> None:
     assert {"202", "400", "409", "422", "429", "503"} <= set(post["responses"])
     assert "206" in document["paths"]["/v1/videos/{video}/content"]["get"]["responses"]
     assert document["components"]["schemas"]["Video"]["properties"]["id"]["examples"]
+
+
+async def test_without_its_database(
+    client: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert service.videos is not None
+    away = Ledger(sa.create_engine("sqlite:////no/such/folder/jobs.sqlite"), 60)
+    monkeypatch.setattr(service.videos, "_ledger", away)
+    for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{'0' * 32}")):
+        response = await client.request(
+            method, f"/v1/videos{path}", json={"text": "Hi."} if method == "POST" else None
+        )
+        problem(response, 503, "database")
+        assert response.headers["retry-after"]

@@ -152,6 +152,48 @@ def test_serve_from_start_to_stop(tmp_path: Path, cache: Path, repository: Path)
 
 
 @pytest.mark.triton
+@pytest.mark.slow
+def test_video_jobs_go_on_after_kill(tmp_path: Path, cache: Path, repository: Path) -> None:
+    """With the real Triton, voice and responder: nothing is lost, and no tritonserver stays."""
+    sound = wav(tmp_path / "a.wav", 12).read_bytes()
+    with serving(cache, repository) as (process, url):
+        wait_for(f"{url}/readyz", 200, process)
+        jobs = [
+            httpx.post(
+                f"{url}/v1/videos", files={"audio": ("a.wav", sound)}, data={"avatar": "ada"}
+            ).json(),
+            httpx.post(f"{url}/v1/videos", json={"message": "Hello!", "avatar": "ada"}).json(),
+        ]
+        end = time.monotonic() + 60
+        while httpx.get(f"{url}/v1/videos/{jobs[0]['id']}").json()["progress"] < 0.3:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        triton = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if child.name() == "tritonserver"
+        ]
+        process.kill()
+        process.wait()
+        psutil.wait_procs(triton, timeout=10)
+        assert not any(child.is_running() for child in triton)
+    with serving(cache, repository) as (process, url):
+        wait_for(f"{url}/readyz", 200, process)
+        end = time.monotonic() + 60
+        for job in jobs:
+            path = f"{url}/v1/videos/{job['id']}"
+            while not (state := httpx.get(path).json())["expires"]:
+                assert time.monotonic() < end, state
+                time.sleep(0.1)
+            assert state["status"] == "succeeded", state
+            (tmp_path / "job.mp4").write_bytes(httpx.get(f"{path}/content").content)
+            assert frames_of(tmp_path / "job.mp4") == state["frames"] > 0
+        assert httpx.get(f"{url}{state['captions_url']}").text.startswith("WEBVTT")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.triton
 def test_speak_and_its_errors(tmp_path: Path, cache: Path, repository: Path) -> None:
     def speak(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
