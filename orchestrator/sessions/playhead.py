@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 _SLACK_SECONDS: Final = 1.0
 """How far a client may claim to be ahead of a player that never paused; clocks drift."""
+
+_JITTER_SECONDS: Final = 0.6
+"""How much later than others a report may come; a player that halts is believed after that."""
 
 
 class Playhead:
@@ -20,6 +24,8 @@ class Playhead:
         self._at: float | None = None
         self._origin: tuple[float, float] | None = None
         self._end = 0.0
+        # When a report came, and what the player's position was ahead of our clock by it.
+        self._reports: deque[tuple[float, float]] = deque()
 
     def sent(self, start: float, end: float, at: float) -> None:
         """A fragment was sent.
@@ -35,6 +41,7 @@ class Playhead:
         elif self.now(at) >= self._end:
             # The player had run dry: it goes on only now.
             self._time, self._at = self._end, at
+            self._reports.clear()
         self._end = max(self._end, end)
 
     def flushed(self, end: float) -> None:
@@ -44,6 +51,9 @@ class Playhead:
     def report(self, time: float, at: float) -> None:
         """The client says where it is; what cannot be true is brought to what can.
 
+        A report that was held up on its way tells where the player was: of those of the last
+        moments the one that puts it furthest holds.
+
         Args:
             time: position of its player in seconds.
             at: now.
@@ -52,13 +62,18 @@ class Playhead:
             return
         start, began = self._origin
         fastest = start + at - began + _SLACK_SECONDS
-        self._time = max(start, min(time, self._end, fastest))
+        possible = max(start, min(time, self._end, fastest))
+        self._reports.append((at, possible - at))
+        while self._reports[0][0] < at - _JITTER_SECONDS:
+            self._reports.popleft()
+        self._time = at + max(lead for _, lead in self._reports)
         self._at = at
 
     def restart(self, position: float) -> None:
         """The client starts with an empty player, which gets media from a position on."""
         self._at = None
         self._end = position
+        self._reports.clear()
 
     def now(self, at: float) -> float:
         """Position in seconds: never past what was sent.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,15 @@ AHEAD: Final = 0.9
 DEPTH: Final = 1
 """Pieces of speech that wait to be encoded."""
 
-GUARD: Final = 0.15
-"""Seconds between a cut and the moment that is shown: the next fragment must get there."""
+GUARD: Final = 0.1
+"""Seconds that the client has from hearing of a cut to showing it."""
 
 _IDLE_AHEAD: Final = 0.6
 _SPEECH_AHEAD: Final = 0.05
 _DUE_BEFORE: Final = 0.12
 _FIRST_LEAD: Final = 0.35
+_FIRST_START: Final = 0.06
+_LONGEST_START: Final = 0.4
 _MEDIA_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 1.0
 _RECOVER_SECONDS: Final = 0.2
@@ -137,6 +140,8 @@ class Playout:
         """Frame of the grid that the next piece was rendered for."""
         self._asked_place: float | None = None
         self._lead = _FIRST_LEAD
+        self._start_cost = _FIRST_START
+        """Seconds that the first fragment of speech usually takes to be made."""
         self._speech_end = 0.0
         self._sent_end = 0.0
         self._connected = False
@@ -345,28 +350,35 @@ class Playout:
         return max(0.005, ahead - (AHEAD if self._pieces else low))
 
     async def _speak(self, piece: Piece) -> None:
-        if not self._speaking:
-            now = self._clock()
-            waiting = sum(len(other.frames) for other in self._pieces)
-            planned = (self._planned - waiting - len(piece.frames)) / self._fps
-            at = max(self.playhead.now(now) + GUARD + piece.head_start, planned)
-            await self._cut_at(at)
-            if self._asked_place is not None:
-                took = now - self._asked_place + GUARD + piece.head_start
-                self._lead += 0.3 * (took - self._lead)
-                self._asked_place = None
-            await within(self._media.begin_turn(), _MEDIA_SECONDS)
-            self._speaking = True
-            self._speech_end = self._media.end
+        began = self._clock()
+        beginning = not self._speaking
+        if beginning:
+            await self._begin_speech(piece, began)
         if piece.begins is not None:
             piece.begins(self._speech_end)
-        began = self._clock()
+        encoding = self._clock()
         fragments = await within(self._media.speech(piece.frames, piece.sound), _MEDIA_SECONDS)
+        now = self._clock()
         seconds = len(piece.frames) / self._fps
         self._speech_end += seconds
         self._push(fragments)
-        piece.encoded(seconds, self._clock() - began)
+        piece.encoded(seconds, now - encoding)
+        if beginning:
+            self._start_cost += 0.5 * (min(now - began, _LONGEST_START) - self._start_cost)
         self._room.set()
+
+    async def _begin_speech(self, piece: Piece, now: float) -> None:
+        """Let speech begin where it was rendered for, or as soon as it can be shown."""
+        waiting = sum(len(other.frames) for other in self._pieces)
+        planned = (self._planned - waiting - len(piece.frames)) / self._fps
+        delay = GUARD + self._start_cost + piece.head_start
+        await self._cut_at(max(self.playhead.now(now) + delay, planned))
+        if self._asked_place is not None:
+            self._lead += 0.3 * (now - self._asked_place + delay - self._lead)
+            self._asked_place = None
+        await within(self._media.begin_turn(), _MEDIA_SECONDS)
+        self._speaking = True
+        self._speech_end = self._media.end
 
     async def _end_speech(self) -> None:
         self._speaking = False
@@ -387,17 +399,20 @@ class Playout:
             answer.set_result(position)
 
     async def _cut_at(self, position: float) -> float:
-        """Let the timeline go on from ``position``, or from what the client has if that is less."""
+        """Let the timeline go on from ``position``, or from what the client has if that is less.
+
+        The client is told first: what has to be encoded for the cut may take longer than is left.
+        """
         position = min(position, self._sent_end, self._media.end)
-        if not self._speaking and self._media.end - position < 0.5 / self._fps:
-            return self._media.end
-        position = await within(self._media.cut(position), _MEDIA_SECONDS)
+        position = min(math.ceil(position * self._fps - 1e-6) / self._fps, self._media.end)
+        if not self._speaking and position == self._media.end:
+            return position
         self.outbox.drop_from(position)
         if self._sent_end > position:
             self._sent_end = position
             self.playhead.flushed(position)
             self._flush(position)
-        return position
+        return await within(self._media.cut(position), _MEDIA_SECONDS)
 
     async def _recover(self, error: Exception) -> None:
         """After a failure: no speech, and a timeline that goes on."""

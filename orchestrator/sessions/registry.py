@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import NotFoundError, OverloadedError, UsageError
+from orchestrator.errors import NotFoundError, OverloadedError, StoppingError, UsageError
 from orchestrator.rendering.tasks import end
 from orchestrator.replies.responder import LANGUAGES, responder
 from orchestrator.sessions.conversation import Conversation, hash_token
@@ -34,6 +34,7 @@ RESUME_SECONDS: Final = 30.0
 """For how long a session waits for a client that is gone."""
 
 _SWEEP_SECONDS: Final = 1.0
+_DRAIN_POLL_SECONDS: Final = 0.05
 
 MakeMedia = Callable[["Avatar", Profile], Awaitable["LiveMedia"]]
 
@@ -132,6 +133,7 @@ class Sessions:
             NotFoundError: there is no such avatar, or the token is not the session's.
             UsageError: no such profile, voice or language.
             OverloadedError: there are too many sessions.
+            StoppingError: the service is about to stop; another one may take it.
         """
         known = self._sessions.get(request.session or "")
         if known is not None:
@@ -144,7 +146,9 @@ class Sessions:
         if stored is not None:
             self._check(stored, request.token)
         limit = self._shared.settings.max_sessions
-        if self._closed or len(self._sessions) + self._joining >= limit:
+        if self._closed:
+            raise StoppingError("this server is about to stop", remedy="join again")
+        if len(self._sessions) + self._joining >= limit:
             self._shared.telemetry.live.refusals.inc()
             raise OverloadedError(f"there are {limit} sessions already", remedy="try again later")
         self._joining += 1
@@ -160,6 +164,21 @@ class Sessions:
         """End a session for good."""
         await self._end(session)
         await self._shared.conversations.forget(session.id)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new sessions, and wait until nobody is spoken to.
+
+        Args:
+            seconds: after which the turns that still run are given up.
+        """
+        self._closed = True
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            states = self.states()
+            if not states["thinking"] + states["speaking"]:
+                return
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        LOG.warning("turns are cut off: they did not end in %.0f s", seconds)
 
     async def close(self) -> None:
         """End all sessions; their conversations stay in the store."""
