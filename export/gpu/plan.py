@@ -56,12 +56,14 @@ def _values(tensors: Any) -> int:
     return 0
 
 
-def _largest_layer(module: nn.Module, model: Model) -> int:
-    """Values that the largest layer reads and writes for one row."""
+def _layers(module: nn.Module, model: Model) -> tuple[int, list[nn.Module]]:
+    """Values that the largest layer reads and writes for one row, and the layers that ran."""
     most = 0
+    ran: list[nn.Module] = []
 
-    def note(_: nn.Module, inputs: Any, output: Any) -> None:
+    def note(layer: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal most
+        ran.append(layer)
         most = max(most, _values(inputs) + _values(output))
 
     leaves = [layer for layer in module.modules() if not list(layer.children())]
@@ -70,21 +72,25 @@ def _largest_layer(module: nn.Module, model: Model) -> int:
         module(*example_inputs(model, batch=1))
     for hook in hooks:
         hook.remove()
-    return most
+    # A table of embeddings is read without being called.
+    tables = [layer for layer in leaves if isinstance(layer, nn.Embedding)]
+    return most, list(dict.fromkeys([*ran, *tables]))
 
 
 def _plan(model: Model, make: Callable[[], nn.Module], root: Path) -> PlannedModel:
     module = make().eval()
     size = 4 if model.precision == "fp32" else 2
-    parameters = sum(value.numel() for value in module.parameters())
+    working, layers = _layers(module, model)
+    # Of an autoencoder only one half is in each model.
+    parameters = sum(value.numel() for layer in layers for value in layer.parameters())
     return PlannedModel(
         model=model,
         ranges=batch_ranges(model.max_batch),
         precision=model.precision or "fp16",
-        norms=sum(isinstance(layer, _FULL_LAYERS) for layer in module.modules()),
+        norms=sum(isinstance(layer, _FULL_LAYERS) for layer in layers),
         parameters=parameters,
         weights=parameters * size,
-        working=_largest_layer(module, model) * size,
+        working=working * size,
         gflop=rehearse(module, model, root),
     )
 
