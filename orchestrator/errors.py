@@ -23,6 +23,7 @@ MuseTalkError
 ├── ConflictError         a request that contradicts an earlier one (HTTP 409)
 ├── UnauthorizedError     no API key, or an unknown one (HTTP 401)
 ├── ForeignHostError      a request from somebody else's web page (HTTP 403)
+├── StoppingError         the service is about to stop (retryable, HTTP 503)
 ├── OverloadedError       admission control said no (retryable, HTTP 429)
 └── QuotaError            a key has used up what it may use (HTTP 429)
 """
@@ -175,6 +176,14 @@ class LlmError(MuseTalkError):
     code = "llm"
     retryable = True
     http_status = 502
+
+
+class StoppingError(MuseTalkError):
+    """The service is about to stop and takes no new work; another one may."""
+
+    code = "stopping"
+    retryable = True
+    http_status = 503
 
 
 class OverloadedError(MuseTalkError):

@@ -22,6 +22,7 @@ from orchestrator.jobs.videos import VideoJobs, open_videos
 from orchestrator.logs import setup_logging
 from orchestrator.rendering.library import open_library
 from orchestrator.rendering.renderer import Renderer, open_renderer
+from orchestrator.rendering.tasks import end
 from orchestrator.replies.responder import responder
 from orchestrator.sessions.registry import open_sessions
 from orchestrator.settings import Settings
@@ -30,6 +31,7 @@ from orchestrator.tracing import setup_tracing, stop_tracing
 
 LOG: Final = logging.getLogger("musetalk.serve")
 
+_POLL_SECONDS: Final = 0.1
 _CONNECTIONS: Final = 128
 
 
@@ -119,6 +121,8 @@ async def _serve(settings: Settings) -> None:
         finally:
             LOG.info("stopping")
             stopping.cancel()
+            if signalled.is_set():
+                await _drain(service, server)
             server.should_exit = True
             await asyncio.gather(web, stopping, return_exceptions=True)
             if service.renderer is None:
@@ -127,6 +131,17 @@ async def _serve(settings: Settings) -> None:
             (outcome,) = await asyncio.gather(work, return_exceptions=True)
     if isinstance(outcome, Exception):
         raise outcome
+
+
+async def _drain(service: Service, server: _Server) -> None:
+    """Let turns end before connections are closed; a second signal ends the wait."""
+    service.draining = True
+    if service.sessions is None:
+        return
+    turns = asyncio.create_task(service.sessions.drain(service.settings.drain_seconds))
+    while not turns.done() and not server.force_exit:
+        await asyncio.wait({turns}, timeout=_POLL_SECONDS)
+    await end(turns)
 
 
 @contextlib.asynccontextmanager

@@ -74,4 +74,5 @@ async def _readiness(service: Service) -> Readiness:
         except TimeoutError:
             triton = False
         count = len(await asyncio.to_thread(service.renderer.avatar_names))
-    return Readiness(ready=triton and count > 0, triton=triton, avatars=count)
+    ready = triton and count > 0 and not service.draining
+    return Readiness(ready=ready, triton=triton, avatars=count)

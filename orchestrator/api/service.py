@@ -28,6 +28,7 @@ class Service:
         admission: places for renders.
         renderer: renders; set when Triton answers.
         sessions: live ones; set with it.
+        draining: the service is about to stop and takes no new work.
         videos: video jobs; set with it.
         library: avatars by owner; set with it.
         access: lets callers in.
@@ -38,6 +39,7 @@ class Service:
     admission: Admission
     renderer: Renderer | None = None
     sessions: Sessions | None = None
+    draining: bool = False
     videos: VideoJobs | None = None
     library: Library | None = None
     access: Access = field(init=False)

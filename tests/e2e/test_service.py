@@ -89,6 +89,29 @@ async def serving(cache: Path, log: Path, **environment: str) -> AsyncIterator[t
             await process.wait()
 
 
+@pytest.mark.triton
+@pytest.mark.slow
+async def test_a_turn_ends_before_the_service_does(tmp_path: Path) -> None:
+    """SIGTERM: no new sessions, the turn is spoken to its end, then the process goes."""
+    log = tmp_path / "log"
+    async with (
+        serving(tmp_path, log, MUSETALK_DRAIN_SECONDS="60") as (url, pid),
+        httpx.AsyncClient() as client,
+        Viewer(url) as viewer,
+    ):
+        turn = await viewer.begin("say", {"text": long_reply(8)})
+        await viewer.until(lambda: viewer.of("transcript", turn))
+        os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        assert (await client.get(f"{url}/readyz")).status_code == 503
+        with pytest.raises(ConnectionError, match="stopping"):
+            await Viewer(url).connect()
+        performance = await viewer.performance(turn)
+        assert performance["frames"] > 100
+        assert not viewer.of("error")
+        await viewer.disconnect()
+
+
 def long_reply(seconds: float) -> str:
     sentence = "This is sentence number {} of an answer that goes on for a while. "
     return "".join(sentence.format(number) for number in range(round(seconds / 3.6)))
