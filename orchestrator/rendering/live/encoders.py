@@ -49,6 +49,7 @@ class _Encoder:
         self._process = process
         self._stdout = process.stdout
         self._what = what
+        self._killed = False
         self._log = asyncio.create_task(_tail(process.stderr))
 
     @property
@@ -58,7 +59,9 @@ class _Encoder:
 
     def kill(self) -> None:
         """End the process now; ``close`` is still needed."""
-        if self._process.returncode is None:
+        # Once: a second signal would find it dead, and take its status away from asyncio.
+        if not self._killed and self._process.returncode is None:
+            self._killed = True
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 

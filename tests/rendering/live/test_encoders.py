@@ -81,6 +81,19 @@ async def test_a_killed_encoder_is_told(kind: Any) -> None:
         await encoder.close()
 
 
+async def test_a_process_is_killed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal to a dead child would take its status away from asyncio."""
+    encoder = await AacEncoder.start()
+    kills: list[int] = []
+    kill = encoder._process.kill
+    monkeypatch.setattr(encoder._process, "kill", lambda: (kills.append(1), kill()))
+    encoder.kill()
+    encoder.kill()
+    await encoder.close()
+    await encoder.close()
+    assert kills == [1]
+
+
 async def test_what_ffmpeg_says_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["-f", "rawvideo", "-i", "pipe:0", "-c:v", "nonsense"]
     monkeypatch.setattr(encoders, "video_arguments", lambda *_: arguments)
