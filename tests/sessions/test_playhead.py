@@ -30,6 +30,22 @@ def test_reports_win() -> None:
     assert head.now(11.5) == pytest.approx(1.0)
 
 
+def test_a_report_that_was_held_up_does_not_turn_time_back() -> None:
+    head = Playhead()
+    head.sent(0.0, 9.0, at=10.0)
+    for at, time in ((11.0, 1.0), (11.25, 1.25), (11.9, 1.5), (11.95, 1.75)):
+        head.report(time, at)
+        assert head.now(at) == pytest.approx(at - 10.0)
+
+
+def test_a_player_that_halts_is_believed_after_a_moment() -> None:
+    head = Playhead()
+    head.sent(0.0, 9.0, at=10.0)
+    for quarter in range(4, 9):
+        head.report(1.0, at=10 + quarter / 4)
+    assert head.now(12.0) == pytest.approx(1.5)
+
+
 @pytest.mark.parametrize("nonsense", [math.nan, math.inf, -5.0, 1e300])
 def test_nonsense_cannot_make_the_server_hurry(nonsense: float) -> None:
     head = Playhead()

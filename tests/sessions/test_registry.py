@@ -95,8 +95,8 @@ async def test_a_session_whose_client_stays_away_ends(
     await first.session.ask("Hello?")
     await client.until_state("idle")
     first.session.detach(client)
-    await client.until(lambda: sessions.count == 0)
-    assert world.medias[0].closed
+    await client.until(lambda: world.medias[0].closed)
+    assert sessions.count == 0
     again = make_client()
     joined = await join(sessions, again, session=first.session.id, token=first.token)
     assert joined.continued and not joined.resumed and joined.session is not first.session
