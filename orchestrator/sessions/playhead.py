@@ -9,7 +9,7 @@ from typing import Final
 _SLACK_SECONDS: Final = 1.0
 """How far a client may claim to be ahead of a player that never paused; clocks drift."""
 
-_JITTER_SECONDS: Final = 0.6
+_JITTER_SECONDS: Final = 1.0
 """How much later than others a report may come; a player that halts is believed after that."""
 
 

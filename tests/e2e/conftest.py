@@ -23,6 +23,7 @@ from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.avatars.masks import BlendMask
+from orchestrator.errors import UnavailableError
 from orchestrator.inference.schedule import Scheduler
 from orchestrator.sessions.registry import Sessions, open_sessions
 from orchestrator.settings import Settings
@@ -43,10 +44,12 @@ class LoudnessModel:
     def __init__(self) -> None:
         self.delay = 0.0
         self.running = 0
+        self.dead = False
 
     async def encode_speech(
         self, mel: npt.NDArray[np.float32], steps: int, *, timeout: float | None = None
     ) -> F16:
+        self._check()
         loudness = mel.max(0)[: 2 * steps].reshape(steps, 2).max(1)
         hidden = np.zeros((steps, 5, 384), np.float16)
         hidden[:] = loudness[:, None, None] > LOUD
@@ -56,6 +59,7 @@ class LoudnessModel:
         self.running += 1
         try:
             await asyncio.sleep(self.delay)
+            self._check()
         finally:
             self.running -= 1
         # Steps 4 and 5 of the ten, of five rows each, are those of the frame itself.
@@ -63,6 +67,10 @@ class LoudnessModel:
         faces = np.zeros((len(latents), 256, 256, 3), np.uint8)
         faces[white] = 255
         return faces
+
+    def _check(self) -> None:
+        if self.dead:
+            raise UnavailableError("killed")
 
 
 class SignalVoice:

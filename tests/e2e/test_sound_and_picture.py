@@ -8,6 +8,7 @@ import io
 import av
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 I16 = npt.NDArray[np.int16]
 FREQUENCIES = [310, 430, 560, 700, 860, 1040, 1250, 1490, 1770, 2100]
@@ -67,8 +68,17 @@ async def test_a_click_is_heard_when_its_flash_is_seen(stage, make_hum) -> None:
     assert np.allclose(np.diff(heard), 1.52, atol=0.002)
 
 
-async def test_ten_sessions_hear_their_own_words(stage, make_hum) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+async def test_ten_sessions_hear_their_own_words(stage, make_hum, killed: bool) -> None:
     """Each viewer sends speech of its own frequency, all at the same time."""
+
+    async def kill() -> None:
+        for moment in (0.3, 0.4) if killed else ():
+            await asyncio.sleep(0.5)
+            stage.model.dead = True
+            await asyncio.sleep(moment)
+            stage.model.dead = False
+
     viewers = [stage.viewer() for _ in FREQUENCIES]
     try:
         await asyncio.gather(*(viewer.connect() for viewer in viewers))

@@ -41,9 +41,9 @@ def test_a_report_that_was_held_up_does_not_turn_time_back() -> None:
 def test_a_player_that_halts_is_believed_after_a_moment() -> None:
     head = Playhead()
     head.sent(0.0, 9.0, at=10.0)
-    for quarter in range(4, 9):
+    for quarter in range(4, 10):
         head.report(1.0, at=10 + quarter / 4)
-    assert head.now(12.0) == pytest.approx(1.5)
+    assert head.now(12.25) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("nonsense", [math.nan, math.inf, -5.0, 1e300])
