@@ -81,6 +81,19 @@ class Access:
                 remedy="use it from there, or give it API keys: musetalk keys add",
             )
 
+    def check_site(self, site: str | None, origin: str | None) -> None:
+        """Refuse what somebody else's web page embeds, such as a picture, which has no origin.
+
+        Args:
+            site: header ``Sec-Fetch-Site``, which browsers send.
+            origin: header ``Origin``, if there is one.
+
+        Raises:
+            ForeignHostError: the request comes from a page of another site.
+        """
+        if site == "cross-site" and origin not in self._origins:
+            raise ForeignHostError("this service does not answer to pages of other sites")
+
     def identify(self, secret: str | None) -> Caller:
         """Who has a key.
 

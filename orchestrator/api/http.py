@@ -18,9 +18,7 @@ def create_app(service: Service) -> FastAPI:
     Args:
         service: what the routes work with; its ``renderer`` may be set later.
     """
-    app = FastAPI(
-        title="MuseTalk serving", docs_url=None, redoc_url=None, redirect_slashes=False
-    )
+    app = FastAPI(title="MuseTalk serving", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Gate, telemetry=service.telemetry, access=service.access)
     if service.settings.cors_origins:
         app.add_middleware(

@@ -102,5 +102,6 @@ class Gate:
         self._access.check_origin(headers.get("host", ""), headers.get("origin"))
         if _OPEN.fullmatch(scope["path"]):
             return
+        self._access.check_site(headers.get("sec-fetch-site"), headers.get("origin"))
         secret = secret_of(headers.get("authorization"), headers.get("x-api-key"))
         scope.setdefault("state", {})["owner"] = self._access.identify(secret).id

@@ -28,6 +28,7 @@ class Order:
     fps: int | None
     text: str | None = None
     audio: bytes | None = None
+    stream: bool = False
 
 
 class SpeakBody(BaseModel):
@@ -38,6 +39,9 @@ class SpeakBody(BaseModel):
     text: Annotated[str, Field(min_length=1)]
     avatar: str | None = None
     fps: Annotated[int, Field(ge=8, le=49)] | None = None
+    stream: Annotated[
+        bool, Field(description="send a fragmented MP4 while it is made, not a finished one")
+    ] = False
 
 
 class SpeakForm(BaseModel):
@@ -47,6 +51,9 @@ class SpeakForm(BaseModel):
 
     avatar: str | None = None
     fps: Annotated[int, Field(ge=8, le=49)] | None = None
+    stream: Annotated[
+        bool, Field(description="send a fragmented MP4 while it is made, not a finished one")
+    ] = False
 
 
 SPEAK_DOC: Final[dict[str, Any]] = {
@@ -91,7 +98,7 @@ async def _parse(request: Request, settings: Settings) -> Order:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         body = SpeakBody.model_validate_json(await limited(request, _JSON_BYTES).body())
-        return Order(text=body.text, avatar=body.avatar, fps=body.fps)
+        return Order(**body.model_dump())
     if kind == "multipart/form-data":
         limit = settings.max_audio_bytes + _FORM_OVERHEAD
         async with limited(request, limit).form(max_files=1, max_fields=8) as form:
@@ -100,7 +107,7 @@ async def _parse(request: Request, settings: Settings) -> Order:
             audio = form.get("audio")
             if not isinstance(audio, UploadFile):
                 raise UsageError("the form has no file in its field audio")
-            return Order(audio=await audio.read(), avatar=values.avatar, fps=values.fps)
+            return Order(audio=await audio.read(), **values.model_dump())
     raise HTTPException(415, "send application/json or multipart/form-data")
 
 

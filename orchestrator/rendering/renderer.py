@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from orchestrator.rendering.gallery import Gallery, avatar_store
 from orchestrator.rendering.provenance import Provenance
 from orchestrator.rendering.render import RenderOptions, render_speech
 from orchestrator.rendering.script import Recording, Script, Text
+from orchestrator.rendering.stream import StreamPart, check_stream_fps, speak_to_stream
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.rendering.video import Progress, speak_to_file
 from orchestrator.replies.sentences import Sentence
@@ -27,6 +28,9 @@ from orchestrator.speech.tts import SpeechSynthesizer, synthesizer
 LOG: Final = logging.getLogger("musetalk.rendering")
 
 MODEL: Final = "MuseTalk v1.5"
+
+_FIRST_BATCH: Final = 4
+"""Frames of the first batch of an utterance in a stream: somebody waits for it."""
 
 
 class Renderer:
@@ -166,6 +170,34 @@ class Renderer:
             times=times,
             progress=progress,
             piece_from=piece_from,
+        )
+
+    def stream(
+        self, script: Script, avatar: Avatar, *, fps: int, times: StageTimes
+    ) -> AsyncGenerator[StreamPart, None]:
+        """Render a script into a stream; see ``speak_to_stream``.
+
+        Args:
+            script: what is said.
+            avatar: who says it.
+            fps: frames a second, one of ``STREAM_FPS``.
+            times: gets the time of each stage.
+
+        Raises:
+            UsageError: a stream cannot have that frame rate.
+        """
+        check_stream_fps(fps)
+        return speak_to_stream(
+            avatar,
+            script.utterances(self._voice, times),
+            inference=self.inference,
+            options=RenderOptions(
+                fps=fps,
+                batch=self._batch,
+                first_batch=min(_FIRST_BATCH, self._batch),
+                timeout=self._settings.inference_timeout,
+            ),
+            times=times,
         )
 
     def provenance(self, avatar: Avatar, *, recorded: bool) -> Provenance:

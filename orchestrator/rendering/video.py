@@ -83,7 +83,7 @@ async def speak_to_file(
         MuseTalkError: any stage failed; no file is left then.
     """
     start = time.perf_counter()
-    pieces = prefetch(_pieces(avatar, utterances, inference, options, times, piece_from or 0))
+    pieces = prefetch(speech_pieces(avatar, utterances, inference, options, times, piece_from or 0))
     done = 0.0
     async with (
         aclosing(pieces),
@@ -114,7 +114,7 @@ async def speak_to_file(
     return info
 
 
-async def _pieces(
+async def speech_pieces(
     avatar: Avatar,
     utterances: AsyncGenerator[Utterance, None],
     inference: Inference,
@@ -126,6 +126,20 @@ async def _pieces(
 
     Each utterance starts on a frame. The frames of the grid that its speech does not fill to the
     end, and those of its pause, show the avatar idle, over silence.
+
+    Args:
+        avatar: who speaks.
+        utterances: what is said.
+        inference: Triton.
+        options: frame rate, batch and so on.
+        times: gets the time of each stage.
+        position: index in the video of the first frame.
+
+    Yields:
+        The pieces in order; the whole sound of an utterance or pause with its first frames.
+
+    Raises:
+        MuseTalkError: any stage failed.
     """
     ahead = prefetch(utterances, 1)
     async with aclosing(ahead):

@@ -349,7 +349,7 @@ async def test_pages_of_others_get_nothing(
 
 async def test_unknown_paths_and_methods(client: httpx.AsyncClient) -> None:
     problem(await client.get("/nothing"), 404, "not_found")
-    problem(await client.get("/v1/speak"), 405, "method_not_allowed")
+    problem(await client.delete("/v1/speak"), 405, "method_not_allowed")
 
 
 async def test_the_page_is_the_studio(client: httpx.AsyncClient) -> None:
