@@ -100,8 +100,8 @@ def test_escape_stops_picture_sound_and_caption_at_once(studio: Any) -> None:
         time.sleep(1)
         pressed = studio.value("performance.now()")
         studio.page.keyboard.press("Escape")
-        studio.until("document.querySelector('#stage').dataset.state === 'idle'")
         studio.until("!document.querySelector('#caption').textContent", 3)
+        studio.until("document.querySelector('#stage').dataset.state === 'idle'")
         gone = studio.value("performance.now()") - pressed
         time.sleep(0.8)
         _, sounds = seen(studio)

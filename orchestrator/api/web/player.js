@@ -6,6 +6,8 @@ const TRIM_AT_SECONDS = 24;
 const TICK_MS = 50;
 const READ_AHEAD_SECONDS = 0.7; // what a browser may have taken out of the buffer already
 const JOINT_SECONDS = 0.08;
+const JOINT_WAIT_MS = 150; // a picture that stands still this long before a cut gets no further
+const HUSHED_SECONDS = 1; // at most, should the server not cut
 const STUCK_MS = 400;
 const HIDDEN_BACKLOG_SECONDS = 2.5;
 const STALLS_KEPT = 100;
@@ -20,7 +22,7 @@ export class Player {
   #jobs = [];
   #placed = false;
   #stalledAt = 0;
-  #cleared = Infinity; // where speech that was cut off ended
+  #cleared = 0; // until where it is silent after an interruption
   #joint = null; // where new media replaces what the decoder may have read already
   #moved = { time: 0, at: 0 };
   #watchers = [];
@@ -108,7 +110,7 @@ export class Player {
   /** Silence at once, until the server's cut is reached. */
   hush() {
     this.#video.volume = 0;
-    this.#cleared = Math.min(this.#cleared, this.time + 1);
+    this.#cleared = this.time + HUSHED_SECONDS;
   }
 
   /** Call `seen(now)` when the frame at a media time is on the screen. */
@@ -166,10 +168,7 @@ export class Player {
         this.#jobs.push({ act: (buffer) => buffer.remove(0, end) });
         this.#pump();
       }
-      if (video.volume < 1 && this.time >= this.#cleared) {
-        video.volume = 1;
-        this.#cleared = Infinity;
-      }
+      if (video.volume < 1 && this.time >= this.#cleared && this.#joint === null) video.volume = 1;
     }
     this.ontick(this.time);
   }
@@ -197,7 +196,8 @@ export class Player {
     if (this.time !== this.#moved.time || this.#video.paused) this.#moved = { time: this.time, at: now };
     const joint = this.#joint;
     if (joint !== null) {
-      if (this.time < joint - 0.04 || !this.#holds(joint)) return;
+      const arrived = this.time >= joint - 0.04 || now - this.#moved.at > JOINT_WAIT_MS;
+      if (!arrived || !this.#holds(joint)) return;
       this.#joint = null;
       this.#video.currentTime = joint;
     } else if (now - this.#moved.at > STUCK_MS && !this.#video.seeking && this.#holds(this.time)) {
@@ -257,7 +257,6 @@ export class Player {
     this.#buffer = null;
     this.#placed = false;
     this.#stalledAt = 0;
-    this.#cleared = Infinity;
     this.#joint = null;
     this.#video.volume = 1;
   }

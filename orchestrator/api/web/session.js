@@ -92,18 +92,25 @@ export class Session extends EventTarget {
     let turn;
     for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
       const final = at + PIECE_BYTES >= bytes.length;
-      turn = await this.#begin("speech", { audio: bytes.slice(at, at + PIECE_BYTES), final }, "", asked);
+      turn = await this.#begin("speech", { audio: bytes.slice(at, at + PIECE_BYTES), final }, "", asked, at > 0);
     }
     return turn;
   }
 
   async interrupt() {
-    this.#player.hush();
+    this.#hush();
     await this.#request("interrupt", {});
   }
 
-  async #begin(mode, data, text, asked = performance.now()) {
+  /** What is cut off ends for the viewer now, not when the server's cut arrives. */
+  #hush() {
+    this.#player.hush();
+    this.captions = [];
+  }
+
+  async #begin(mode, data, text, asked = performance.now(), more = false) {
     this.#asked = asked;
+    if (this.state === "speaking" && !more) this.#hush();
     const { turn: id } = await this.#request(mode, data);
     const turn = this.#turn(id);
     Object.assign(turn, { mode, text, asked });
