@@ -23,10 +23,11 @@ from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.avatars.masks import BlendMask
-from orchestrator.errors import UnavailableError
+from orchestrator.errors import SpeechError, UnavailableError
 from orchestrator.inference.schedule import Scheduler
 from orchestrator.sessions.registry import Sessions, open_sessions
 from orchestrator.settings import Settings
+from orchestrator.speech.fallback import FallbackSynthesizer
 from orchestrator.speech.tts import SpeechChunk
 from orchestrator.telemetry import Telemetry
 
@@ -81,6 +82,7 @@ class SignalVoice:
     def __init__(self) -> None:
         self.sounds: dict[str, I16] = {}
         self.running = 0
+        self.broken = False
 
     async def synthesize(
         self, text: str, *, language: str | None = None
@@ -88,6 +90,8 @@ class SignalVoice:
         self.running += 1
         try:
             await asyncio.sleep(0.02)
+            if self.broken:
+                raise SpeechError("out of order")
             yield SpeechChunk(self.sounds.get(text, hum(0.05 * len(text))), 16_000)
         finally:
             self.running -= 1
@@ -132,7 +136,7 @@ class StageRenderer:
     def __init__(self) -> None:
         self.inference = LoudnessModel()
         self.scheduler = Scheduler()
-        self.voice = SignalVoice()
+        self.voice = FallbackSynthesizer(SignalVoice(), SignalVoice())
         self._avatar = GreyAvatar()
 
     async def avatar(self, name: str | None, progress: object = None) -> GreyAvatar:
@@ -145,7 +149,8 @@ class Stage:
     def __init__(self, url: str, llm: LoopbackLlm, service: Service, renderer: Any) -> None:
         self.url, self.llm, self.service = url, llm, service
         self.model: LoudnessModel = renderer.inference
-        self.voice: SignalVoice = renderer.voice
+        self.voice: SignalVoice = renderer.voice._primary
+        self.second_voice: SignalVoice = renderer.voice._secondary
 
     @property
     def sessions(self) -> Sessions:
