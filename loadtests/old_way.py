@@ -182,22 +182,24 @@ async def old_way(llm: LoopbackLlm, checkpoint: Path, prepared: Path) -> Old:
 
 
 @asynccontextmanager
-async def serving(llm: LoopbackLlm, cache: Path) -> AsyncIterator[str]:
+async def serving(llm: LoopbackLlm | None, cache: Path) -> AsyncIterator[str]:
     """``musetalk serve`` as operators run it; yields its address.
+
+    Args:
+        llm: answers; None leaves the embedded responder.
+        cache: of the service.
 
     Raises:
         TimeoutError: it was not ready within three minutes.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+    replies = {}
+    if llm is not None:
+        replies = {"MUSETALK_LLM_BASE_URL": llm.url, "MUSETALK_LLM_MAX_TOKENS": "1000"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "orchestrator.cli", "serve", "--port", str(port)),
-        env={
-            **os.environ,
-            "MUSETALK_LLM_BASE_URL": llm.url,
-            "MUSETALK_LLM_MAX_TOKENS": "1000",
-            "MUSETALK_CACHE_DIR": str(cache),
-        },
+        env={**os.environ, **replies, "MUSETALK_CACHE_DIR": str(cache)},
     )
     url = f"http://127.0.0.1:{port}"
     try:
