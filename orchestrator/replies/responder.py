@@ -72,15 +72,17 @@ class Responder(Protocol):
         ...
 
 
-def instructions(settings: Settings, language: str = "en") -> str:
+def instructions(settings: Settings, language: str = "en", part: str = "") -> str:
     """The system prompt of a conversation.
 
     Args:
         settings: ``llm_system_prompt``.
         language: ISO 639 code of the voice that will speak.
+        part: who the avatar is in this conversation, from the viewer; empty: nobody special.
     """
+    system = f"{settings.llm_system_prompt} {part}".strip()
     name = LANGUAGES.get(language.split("-")[0].lower())
-    return f"{settings.llm_system_prompt} Answer in {name}." if name else settings.llm_system_prompt
+    return f"{system} Answer in {name}." if name else system
 
 
 def responder(settings: Settings) -> Responder:

@@ -27,6 +27,7 @@ class Conversation:
         avatar: name of the avatar.
         profile: name of the profile.
         language: ISO 639 code.
+        system_prompt: what the viewer tells the language model about its part.
         history: the last messages, oldest first.
     """
 
@@ -35,6 +36,7 @@ class Conversation:
     avatar: str
     profile: str
     language: str
+    system_prompt: str = ""
     history: tuple[Message, ...] = field(default=())
 
     def allows(self, token: str) -> bool:

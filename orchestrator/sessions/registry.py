@@ -50,6 +50,7 @@ class JoinRequest:
     session: str | None = None
     token: str | None = None
     last_sequence: int | None = None
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ class Sessions:
             avatar.name,
             profile.name,
             language,
+            request.system_prompt or (stored.system_prompt if stored else ""),
             stored.history if stored else (),
         )
         media = await self._make_media(avatar, profile)

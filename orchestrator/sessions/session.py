@@ -223,7 +223,7 @@ class Session:
                 pieces = shared.responder.reply(
                     text,
                     history,
-                    system=instructions(shared.settings, language),
+                    system=instructions(shared.settings, language, self.conversation.system_prompt),
                     max_tokens=tokens,
                     language=language,
                 )
