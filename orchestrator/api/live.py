@@ -62,6 +62,7 @@ class _Join(_Payload):
     session: Annotated[str, Field(max_length=100)] | None = None
     token: Annotated[str, Field(max_length=100)] | None = None
     last_sequence: Annotated[int, Field(ge=0)] | None = None
+    system_prompt: Annotated[str, Field(max_length=4000)] | None = None
 
 
 class _Text(_Payload):
