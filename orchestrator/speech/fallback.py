@@ -19,6 +19,9 @@ LOG: Final = logging.getLogger("musetalk.speech")
 _REST_SECONDS: Final = 30.0
 """For how long an engine that failed is not asked: each sentence would wait for it again."""
 
+_START_FACTOR: Final = 4
+"""An engine that has not spoken yet may have to start: it gets so many times the patience."""
+
 
 @dataclass(frozen=True)
 class Switch:
@@ -39,10 +42,17 @@ OnSwitch = Callable[[Switch], None]
 
 
 @dataclass
-class _Rest:
-    """Until when the first engine is left alone, and why; shared by all sessions."""
+class _Health:
+    """How the first engine is, as all sessions found it.
 
-    until: float = 0.0
+    Attributes:
+        spoke: it has made a sound since the start.
+        rests_until: before that it is not asked.
+        error: why.
+    """
+
+    spoke: bool = False
+    rests_until: float = 0.0
     error: MuseTalkError | None = None
 
 
@@ -55,7 +65,8 @@ class FallbackSynthesizer:
         primary: the chosen engine.
         secondary: speaks a sentence of which the first one gave no sound.
         on_switch: told each time that happens.
-        patience: seconds that the first engine has for the first sound of a sentence.
+        patience: seconds that the first engine has for the first sound of a sentence; four
+            times that for its first sentence, for which it may have to start.
     """
 
     def __init__(
@@ -70,7 +81,7 @@ class FallbackSynthesizer:
         self._secondary = secondary
         self._on_switch = on_switch or log_switch
         self._patience = patience
-        self._rest = _Rest()
+        self._health = _Health()
 
     @property
     def name(self) -> str:
@@ -85,7 +96,7 @@ class FallbackSynthesizer:
         view = FallbackSynthesizer(
             self._primary, self._secondary, on_switch, patience=self._patience
         )
-        view._rest = self._rest
+        view._health = self._health
         return view
 
     async def synthesize(
@@ -97,7 +108,7 @@ class FallbackSynthesizer:
             MuseTalkError: what the first engine raises, where the second one fails too or the
                 text has begun to sound.
         """
-        failure = self._rest.error if time.monotonic() < self._rest.until else None
+        failure = self._health.error if time.monotonic() < self._health.rests_until else None
         if failure is None:
             chunks = self._primary.synthesize(text, language=language)
             async with aclosing(chunks):
@@ -110,8 +121,8 @@ class FallbackSynthesizer:
                         yield chunk
                     return
             if not isinstance(failure, UsageError):
-                self._rest.until = time.monotonic() + _REST_SECONDS
-                self._rest.error = failure
+                self._health.rests_until = time.monotonic() + _REST_SECONDS
+                self._health.error = failure
         switched = False
         instead = self._secondary.synthesize(text, language=language)
         async with aclosing(instead):
@@ -136,14 +147,16 @@ class FallbackSynthesizer:
         Raises:
             SpeechError: it did not come in time, or the text ended without one.
         """
+        patience = self._patience * (1 if self._health.spoke else _START_FACTOR)
         try:
-            chunk = await within(_advance(chunks), self._patience)
+            chunk = await within(_advance(chunks), patience)
         except TimeoutError as error:
             raise SpeechError(
-                f"{self._primary.name} made no sound within {self._patience:g} s"
+                f"{self._primary.name} made no sound within {patience:g} s"
             ) from error
         if chunk is None:
             raise SpeechError(f"{self._primary.name} made no sound")
+        self._health.spoke = True
         return chunk
 
 

@@ -20,6 +20,7 @@ class Engine:
     def __init__(self, number: int, sounds: int = 3, error: MuseTalkError | None = None) -> None:
         self.number, self.sounds, self.error = number, sounds, error
         self.hangs = self.closed = False
+        self.slow = 0.0
         self.asked: list[tuple[str, str | None]] = []
         self.open = 0
 
@@ -33,6 +34,7 @@ class Engine:
         self.asked.append((text, language))
         self.open += 1
         try:
+            await asyncio.sleep(self.slow)
             for _ in range(self.sounds):
                 yield SpeechChunk(np.full(4, self.number, np.int16), 16_000)
             if self.hangs:
@@ -70,6 +72,14 @@ async def test_the_other_one_speaks_what_did_not_sound(kind: type[MuseTalkError]
     assert second.asked == [("One.", "en"), ("Two.", "en")]
     assert len(told) == 2 and told[0].error is first.error
     assert (told[0].chosen, told[0].spoken_by) == ("engine 1", "engine 2")
+
+
+async def test_an_engine_that_starts_has_more_time() -> None:
+    first = Engine(1)
+    first.slow = 0.2
+    voice = FallbackSynthesizer(first, Engine(2), patience=0.1)
+    assert await speak(voice) == [1, 1, 1]
+    assert await speak(voice) == [2, 2, 2]
 
 
 @pytest.mark.parametrize("hangs", [True, False])
