@@ -266,7 +266,9 @@ def test_instructions_name_the_language() -> None:
     settings = Settings(llm_system_prompt="Be kind.", _env_file=None)
     assert instructions(settings, "fr-FR") == "Be kind. Answer in French."
     assert instructions(settings, "xx") == "Be kind."
-    assert instructions(settings, "fr", "You sell tea.") == "Be kind. You sell tea. Answer in French."
+    assert (
+        instructions(settings, "fr", "You sell tea.") == "Be kind. You sell tea. Answer in French."
+    )
     assert json.dumps(instructions(settings))
 
 
