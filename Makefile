@@ -12,7 +12,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev serve test check demo bench load lock doctor clean
+.PHONY: help setup setup-dev serve test check demo bench load proto lock doctor clean
 
 help:
 	@echo "make serve   the service with its web page on http://localhost:8080"
@@ -67,6 +67,11 @@ $(VENV)/.load: $(VENV)/.serve
 
 load: $(VENV)/.load
 	@$(BIN)/python -m loadtests.load --output out/load $(ARGS)
+
+# The Python of the gRPC API, from its .proto file; it lies in git.
+proto: setup-dev
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
+	  orchestrator/api/musetalk/v1/musetalk.proto
 
 # The lock: every version, for every supported Python. CUDA's wheels are left out, they follow
 # torch; torch itself is pinned by hand (this version has a CPU wheel wherever we test).

@@ -17,6 +17,7 @@ from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.api.keys import KeyFile, keys_path
+from orchestrator.api.rpc.server import serve_rpc
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
 from orchestrator.jobs.videos import VideoJobs, open_videos
 from orchestrator.logs import setup_logging
@@ -161,6 +162,18 @@ async def _open_videos(service: Service, renderer: Renderer) -> AsyncIterator[Vi
         await answers.close()
 
 
+@contextlib.asynccontextmanager
+async def _open_rpc(service: Service) -> AsyncIterator[None]:
+    """Serve gRPC too, where the settings give it a port."""
+    settings = service.settings
+    if settings.grpc_port is None:
+        yield
+        return
+    async with serve_rpc(service, settings.host, settings.grpc_port) as port:
+        LOG.info("gRPC on %s:%d", settings.host, port)
+        yield
+
+
 async def _hold_renderer(service: Service, address: str, drained: asyncio.Event) -> None:
     """Keep Triton running for the service until its last request is answered."""
     settings = service.settings
@@ -169,7 +182,9 @@ async def _hold_renderer(service: Service, address: str, drained: asyncio.Event)
         open_library(settings, renderer) as library,
         open_sessions(settings, renderer, service.telemetry) as sessions,
         _open_videos(service, renderer) as videos,
+        _open_rpc(service),
     ):
+        service.telemetry.watch(renderer.inference)
         try:
             await renderer.warm_up()
             await sessions.warm_up()

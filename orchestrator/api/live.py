@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from weakref import WeakKeyDictionary
 
 import socketio  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -187,7 +186,6 @@ class Events:
         self._service = service
         self._server = server
         self._connections: dict[str, Connection] = {}
-        self._owners: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
 
     def register(self) -> None:
         """Connect the events."""
@@ -291,10 +289,10 @@ class Events:
             if request.session is None or request.avatar is not None:
                 request = replace(request, avatar=await library.usable(owner, request.avatar))
         await access.require_seconds(owner)
-        self._require_place(sessions, request, connection.caller)
+        self._service.places.require(sessions, connection.caller, request.session)
         joined = await sessions.join(request, connection)
         session = joined.session
-        self._owners[session] = owner
+        self._service.places.note(session, connection.caller)
         connection.session = session
         if self._connections.get(connection.sid) is not connection:
             session.detach(connection)  # it left while the session was made
@@ -312,20 +310,6 @@ class Events:
             "live_responder": sessions.live_responder,
             "generated_notice": True,
         }
-
-    def _require_place(self, sessions: Sessions, request: JoinRequest, caller: Caller) -> None:
-        limits = self._service.access.limits(caller.id)
-        if limits is None:
-            return
-        mine = [
-            session
-            for session, owner in self._owners.items()
-            if owner == caller.id and session.id != request.session and sessions.has(session)
-        ]
-        if len(mine) >= limits.sessions:
-            raise OverloadedError(
-                f"this key has {limits.sessions} sessions already", remedy="leave one first"
-            )
 
     async def _settle(self, connection: Connection) -> None:
         """Count the speech that a key was sent."""

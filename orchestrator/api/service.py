@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api.access import Access
 from orchestrator.api.admission import Admission
+from orchestrator.api.live_places import LivePlaces
 from orchestrator.errors import UnavailableError
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
@@ -32,6 +33,7 @@ class Service:
         videos: video jobs; set with it.
         library: avatars by owner; set with it.
         access: lets callers in.
+        places: how many live sessions each key has.
     """
 
     settings: Settings
@@ -43,6 +45,7 @@ class Service:
     videos: VideoJobs | None = None
     library: Library | None = None
     access: Access = field(init=False)
+    places: LivePlaces = field(init=False)
 
     def __post_init__(self) -> None:
         """Read the API keys.
@@ -51,6 +54,7 @@ class Service:
             SetupError: their file is damaged.
         """
         self.access = Access(self.settings)
+        self.places = LivePlaces(self.access)
 
     def require_renderer(self) -> Renderer:
         """The renderer.

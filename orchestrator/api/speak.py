@@ -93,7 +93,7 @@ async def _serve(
             order = replace(order, avatar=name)
             if not order.stream:
                 return await _answer(request, service, owner, order)
-            parts = stream_speech(service, owner, order)
+            parts = stream_speech(service, owner, order, StageTimes())
             try:
                 first = await _unless_gone(request, lambda: anext(parts))
                 if first is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 from starlette.responses import Response
@@ -37,32 +38,21 @@ async def read_script(order: Order, settings: Settings) -> Script:
     return read_text(order.text or "", settings)
 
 
-async def stream_speech(
-    service: Service, owner: str, order: Order
-) -> AsyncGenerator[StreamPart, None]:
-    """Render an order part by part; what was made is counted, however it ends.
+@asynccontextmanager
+async def count_render(
+    service: Service, owner: str, times: StageTimes, fps: int
+) -> AsyncIterator[None]:
+    """Count what is made in the block, however it ends.
 
     Args:
-        service: renders.
-        owner: for whom.
-        order: what; its avatar is one that the owner may use.
-
-    Yields:
-        The init segment and the fragments.
-
-    Raises:
-        MuseTalkError: any stage failed.
+        service: has the metrics, and the use of keys.
+        owner: for whom it is made.
+        times: gets the frames and the time of each stage.
+        fps: frames a second.
     """
-    renderer = service.require_renderer()
-    times, seconds, result = StageTimes(), 0.0, "internal"
+    result, start = "internal", time.perf_counter()
     try:
-        script = await read_script(order, service.settings)
-        avatar = await renderer.avatar(order.avatar)
-        fps = order.fps or service.settings.fps
-        async with aclosing(renderer.stream(script, avatar, fps=fps, times=times)) as parts:
-            async for part in parts:
-                seconds += part.duration
-                yield part
+        yield
         result = "ok"
     except (asyncio.CancelledError, GeneratorExit):
         result = "cancelled"
@@ -71,8 +61,36 @@ async def stream_speech(
         result = error.code
         raise
     finally:
+        times.wall, times.media = time.perf_counter() - start, times.frames / fps
         service.telemetry.render_ended(result, times)
-        await service.access.count_seconds(owner, seconds)
+        await service.access.count_seconds(owner, times.media)
+
+
+async def stream_speech(
+    service: Service, owner: str, order: Order, times: StageTimes
+) -> AsyncGenerator[StreamPart, None]:
+    """Render an order part by part; what was made is counted, however it ends.
+
+    Args:
+        service: renders.
+        owner: for whom.
+        order: what; its avatar is one that the owner may use.
+        times: gets the time of each stage.
+
+    Yields:
+        The init segment and the fragments.
+
+    Raises:
+        MuseTalkError: any stage failed.
+    """
+    renderer = service.require_renderer()
+    fps = order.fps or service.settings.fps
+    async with count_render(service, owner, times, fps):
+        script = await read_script(order, service.settings)
+        avatar = await renderer.avatar(order.avatar)
+        async with aclosing(renderer.stream(script, avatar, fps=fps, times=times)) as parts:
+            async for part in parts:
+                yield part
 
 
 class SpeechStream(Response):

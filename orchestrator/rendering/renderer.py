@@ -16,11 +16,11 @@ from orchestrator.inference.schedule import Scheduler
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.gallery import Gallery, avatar_store
 from orchestrator.rendering.provenance import Provenance
-from orchestrator.rendering.render import RenderOptions, render_speech
+from orchestrator.rendering.render import RenderOptions, prefetch, render_speech
 from orchestrator.rendering.script import Recording, Script, Text
 from orchestrator.rendering.stream import StreamPart, check_stream_fps, speak_to_stream
 from orchestrator.rendering.timings import StageTimes
-from orchestrator.rendering.video import Progress, speak_to_file
+from orchestrator.rendering.video import Piece, Progress, speak_to_file, speech_pieces
 from orchestrator.replies.sentences import Sentence
 from orchestrator.settings import Settings
 from orchestrator.speech.tts import SpeechSynthesizer, synthesizer
@@ -191,13 +191,41 @@ class Renderer:
             avatar,
             script.utterances(self._voice, times),
             inference=self.inference,
-            options=RenderOptions(
-                fps=fps,
-                batch=self._batch,
-                first_batch=min(_FIRST_BATCH, self._batch),
-                timeout=self._settings.inference_timeout,
-            ),
+            options=self._live_options(fps),
             times=times,
+        )
+
+    def pieces(
+        self, script: Script, avatar: Avatar, *, fps: int, times: StageTimes
+    ) -> AsyncGenerator[Piece, None]:
+        """Render a script into pictures and samples, a batch at a time.
+
+        Args:
+            script: what is said.
+            avatar: who says it.
+            fps: frames a second, 8 to 49.
+            times: gets the time of each stage.
+
+        Yields:
+            The pieces, at most a few made ahead; see ``speech_pieces``.
+        """
+        return prefetch(
+            speech_pieces(
+                avatar,
+                script.utterances(self._voice, times),
+                self.inference,
+                self._live_options(fps),
+                times,
+                0,
+            )
+        )
+
+    def _live_options(self, fps: int) -> RenderOptions:
+        return RenderOptions(
+            fps=fps,
+            batch=self._batch,
+            first_batch=min(_FIRST_BATCH, self._batch),
+            timeout=self._settings.inference_timeout,
         )
 
     def provenance(self, avatar: Avatar, *, recorded: bool) -> Provenance:

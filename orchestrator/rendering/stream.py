@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from orchestrator.errors import MediaError, UsageError
 from orchestrator.rendering.encode import AUDIO_RATE
-from orchestrator.rendering.live import Fragment, LiveMedia, idle_clip
+from orchestrator.rendering.live import SOUND_LAG, Fragment, LiveMedia, idle_clip
 from orchestrator.rendering.render import RenderOptions, prefetch
 from orchestrator.rendering.script import Utterance
 from orchestrator.rendering.tasks import end
@@ -77,7 +76,7 @@ async def speak_to_stream(
     """Render utterances one after the other, a fragment at a time.
 
     Works at most a few batches ahead of whoever takes the parts. Closing the generator ends all
-    of it. The stream ends with up to 0.4 s of the silent avatar.
+    of it. The stream ends with up to 0.7 s of the silent avatar.
 
     Args:
         avatar: who speaks.
@@ -92,7 +91,6 @@ async def speak_to_stream(
     Raises:
         MuseTalkError: any stage failed.
     """
-    start = time.perf_counter()
     pieces = prefetch(speech_pieces(avatar, utterances, inference, options, times, 0))
     clip = asyncio.create_task(idle_clip(avatar, options.fps))
     media: LiveMedia | None = None
@@ -118,10 +116,10 @@ async def speak_to_stream(
             raise MediaError("the speech is shorter than one frame of video")
         with times.measure("finish"):
             fragments = await media.end_turn()
+            if sum(fragment.duration for fragment in fragments) < SOUND_LAG:
+                fragments.append(media.idle())
         for fragment in fragments:
             yield _part(fragment, mime)
-        times.wall += time.perf_counter() - start
-        times.media += frames / options.fps
     finally:
         await end(clip)
         if media is not None:

@@ -1,0 +1,1 @@
+"""Generated from the .proto file; see ``make proto``."""
