@@ -9,6 +9,9 @@ The families:
 - ``musetalk_retries_total``: requests to Triton that were sent again
 - ``musetalk_stage_seconds{stage}``: time of a render in each stage (they overlap)
 - ``musetalk_render_seconds`` and ``musetalk_real_time_factor``: of each finished render
+- ``musetalk_triton_channel{state}``: 1 for the state that the way to Triton is in
+- ``musetalk_triton_resent_total{reason}``: calls that another replica got, because one was
+  ``unavailable`` or ``stopping``
 - ``musetalk_videos_total{result}``: video jobs, ``ok`` or the code of the error
 - ``musetalk_http_requests_total{method,route,status}``
 
@@ -17,6 +20,7 @@ and those of live sessions, in ``live_metrics.py``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import (
@@ -28,9 +32,12 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
+from orchestrator.inference import TritonClient
 from orchestrator.live_metrics import LiveMetrics
 from orchestrator.rendering.timings import StageTimes
 
@@ -40,6 +47,32 @@ _FACTORS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 4, 8, 16, 32)
 
 # A series for the birth of each series, which nobody reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+_STATES: Final = ("idle", "connecting", "ready", "transient_failure", "shutdown")
+
+
+class _TritonCollector(Collector):
+    """What a client of Triton knows, read when the metrics are."""
+
+    def __init__(self, client: TritonClient) -> None:
+        self._client = client
+
+    def collect(self) -> Iterator[Metric]:
+        """The two families."""
+        now = self._client.state
+        channel = GaugeMetricFamily(
+            "musetalk_triton_channel", "State of the way to Triton", labels=["state"]
+        )
+        for state in _STATES:
+            channel.add_metric([state], float(state == now))
+        yield channel
+        resent = CounterMetricFamily(
+            "musetalk_triton_resent", "Calls that another replica got", labels=["reason"]
+        )
+        for reason in ("unavailable", "stopping"):
+            resent.add_metric([reason], self._client.resent[reason])
+        yield resent
 
 
 class Telemetry:
@@ -100,6 +133,15 @@ class Telemetry:
             registry=self.registry,
         )
         self.live = LiveMetrics(self.registry)
+
+    def watch(self, inference: object) -> None:
+        """Add the state of the way to Triton to the metrics.
+
+        Args:
+            inference: a client; one that is no :class:`TritonClient` has none to show.
+        """
+        if isinstance(inference, TritonClient):
+            self.registry.register(_TritonCollector(inference))
 
     def render_ended(self, result: str, times: StageTimes) -> None:
         """Count one render, whole or not.

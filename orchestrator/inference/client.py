@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -33,29 +34,30 @@ from orchestrator.inference.protocol import (
     ModelStatistics,
     TensorInfo,
 )
+from orchestrator.inference.replicas import (
+    CHANNEL_ARGUMENTS,
+    PAUSES,
+    may_be_many,
+    servers_fault,
+)
 from orchestrator.inference.rpc_errors import translate
 from orchestrator.tracing import span, trace_headers
 
 T = TypeVar("T")
 
-CHANNEL_ARGUMENTS = [
-    # These replace all defaults of tritonclient, its unlimited message sizes among them.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.primary_user_agent", "musetalk-serving"),
-    # A server that restarts is found again within a second, not after gRPC's two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A headless Kubernetes service is many addresses behind one name.
-    ("grpc.lb_policy_name", "round_robin"),
-]
 PROBE_SECONDS = 5.0
 GRACE_SECONDS = 1.0
 
 
 class TritonClient:
-    """One channel to one Triton address; many calls at a time may share it."""
+    """One channel to one Triton address; many calls at a time may share it.
+
+    An address may stand for many servers: calls take them in turn, and one that a server could
+    not answer because it is away or stopping goes to another, within its deadline.
+
+    Attributes:
+        resent: calls that were sent again, by reason.
+    """
 
     def __init__(
         self,
@@ -67,7 +69,8 @@ class TritonClient:
         """Prepare a client; it connects with its first call.
 
         Args:
-            address: ``host:port`` of Triton's gRPC service, or a gRPC name (``dns:///...``).
+            address: ``host:port`` of Triton's gRPC service, or a gRPC name (``dns:///...``,
+                ``ipv4:one:8001,other:8001``).
             default_timeout: seconds, for calls that give none.
             why_down: asked when nobody answers; a better explanation than "unavailable".
 
@@ -78,6 +81,17 @@ class TritonClient:
         self._default_timeout = default_timeout
         self._why_down = why_down
         self._client = InferenceServerClient(address, channel_args=CHANNEL_ARGUMENTS)
+        self._pauses = PAUSES if may_be_many(address) else ()
+        self._closed = False
+        self.resent: Counter[str] = Counter()
+
+    @property
+    def state(self) -> str:
+        """``idle``, ``connecting``, ``ready``, ``transient_failure`` or ``shutdown``."""
+        if self._closed:
+            return "shutdown"
+        # tritonclient keeps it to itself; a channel is its only way to the servers.
+        return str(self._client._channel.get_state().name).lower()
 
     async def encode_speech(self, mel: F32, steps: int, *, timeout: float | None = None) -> F16:
         """Encode 30 s of speech; see :class:`Inference`."""
@@ -121,12 +135,12 @@ class TritonClient:
         tensors = [_tensor(model, name, array) for name, array in inputs.items()]
         with span("triton", model=model):
             result = await self._call(
-                self._client.infer(
+                lambda left: self._client.infer(
                     model,
                     tensors,
                     parameters=dict(parameters) if parameters else None,
                     headers=trace_headers() or None,
-                    client_timeout=seconds,
+                    client_timeout=left,
                 ),
                 seconds,
                 model,
@@ -137,15 +151,23 @@ class TritonClient:
     async def has_model(self, name: str) -> bool:
         """Whether a model is loaded and ready."""
         try:
-            call = self._client.is_model_ready(name, client_timeout=PROBE_SECONDS)
-            return bool(await self._call(call, PROBE_SECONDS, name))
+            return bool(
+                await self._call(
+                    lambda left: self._client.is_model_ready(name, client_timeout=left),
+                    PROBE_SECONDS,
+                    name,
+                )
+            )
         except ModelMissingError:
             return False
 
     async def model_config(self, name: str) -> ModelInfo:
         """What the server says of a model; see :class:`Inference`."""
-        call = self._client.get_model_config(name, client_timeout=PROBE_SECONDS)
-        response = await self._call(call, PROBE_SECONDS, name)
+        response = await self._call(
+            lambda left: self._client.get_model_config(name, client_timeout=left),
+            PROBE_SECONDS,
+            name,
+        )
         return _model_info(response.config)
 
     async def statistics(self, name: str) -> ModelStatistics:
@@ -154,8 +176,11 @@ class TritonClient:
         Raises:
             ModelMissingError: the server has no such model.
         """
-        call = self._client.get_inference_statistics(name, client_timeout=PROBE_SECONDS)
-        response = await self._call(call, PROBE_SECONDS, name)
+        response = await self._call(
+            lambda left: self._client.get_inference_statistics(name, client_timeout=left),
+            PROBE_SECONDS,
+            name,
+        )
         entry = response.model_stats[0]
         return ModelStatistics(
             rows=entry.inference_count,
@@ -167,19 +192,32 @@ class TritonClient:
 
     async def server_name(self) -> str:
         """The name that the server gives itself (``--id``)."""
-        call = self._client.get_server_metadata(client_timeout=PROBE_SECONDS)
-        return str((await self._call(call, PROBE_SECONDS, "")).name)
+        return str(
+            (
+                await self._call(
+                    lambda left: self._client.get_server_metadata(client_timeout=left),
+                    PROBE_SECONDS,
+                    "",
+                )
+            ).name
+        )
 
     async def ready(self) -> bool:
         """Whether the server answers and all its models are loaded; never raises."""
         try:
-            call = self._client.is_server_ready(client_timeout=PROBE_SECONDS)
-            return bool(await self._call(call, PROBE_SECONDS, ""))
+            return bool(
+                await self._call(
+                    lambda left: self._client.is_server_ready(client_timeout=left),
+                    PROBE_SECONDS,
+                    "",
+                )
+            )
         except MuseTalkError:
             return False
 
     async def close(self) -> None:
         """Close the channel; calls under way end as cancelled."""
+        self._closed = True
         await self._client.close()
 
     async def __aenter__(self) -> TritonClient:
@@ -190,19 +228,38 @@ class TritonClient:
         """Close."""
         await self.close()
 
-    async def _call(self, call: Awaitable[T], seconds: float, model: str) -> T:
+    async def _call(self, send: Callable[[float], Awaitable[T]], seconds: float, model: str) -> T:
         """Await one RPC; its errors become ours.
 
         The deadline travels with the RPC, so that the server knows it; the one here is for a
         transport that never reports back.
+
+        Args:
+            send: makes the RPC with the seconds that are left.
+            seconds: for all attempts together.
+            model: named in errors.
         """
-        try:
-            return await asyncio.wait_for(call, seconds + GRACE_SECONDS)
-        except (InferenceServerException, asyncio.TimeoutError) as error:
-            translated = translate(error, model=model, address=self.address)
-            if isinstance(translated, UnavailableError) and self._why_down is not None:
-                raise self._why_down() or translated from error
-            raise translated from error
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        pauses = iter(self._pauses)
+        while True:
+            left = end - loop.time()
+            try:
+                return await asyncio.wait_for(send(left), left + GRACE_SECONDS)
+            except (InferenceServerException, asyncio.TimeoutError) as error:
+                fault = None if self._closed else servers_fault(error)
+                pause = next(pauses, None) if fault else None
+                if fault is None or pause is None or loop.time() + pause >= end:
+                    raise self._explained(error, model) from error
+                self.resent[fault] += 1
+            await asyncio.sleep(pause)
+
+    def _explained(self, error: BaseException, model: str) -> MuseTalkError:
+        """Our error for one of the transport's."""
+        translated = translate(error, model=model, address=self.address)
+        if isinstance(translated, UnavailableError) and self._why_down is not None:
+            return self._why_down() or translated
+        return translated
 
 
 def _tensor(model: str, name: str, array: Array) -> InferInput:
