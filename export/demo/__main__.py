@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(add_completion=False, help=__doc__)
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+REPOSITORY = Path(__file__).parents[2] / "model_repository" / "cpu"
 Folder = Annotated[Path, typer.Option(help="Folder of the training run, outside git.")]
 
 
@@ -48,6 +50,45 @@ def checkpoint(workdir: Folder, target: Path) -> None:
     from export.demo.training import write_checkpoint
 
     write_checkpoint(workdir, target)
+
+
+@app.command()
+def ship(
+    workdir: Annotated[
+        Path | None, typer.Option(help="Of a training run; none: the shipped checkpoint.")
+    ] = None,
+    checkpoint: Annotated[Path, typer.Option(help="That is shipped.")] = CHECKPOINT,
+    repository: Annotated[Path, typer.Option(help="That is served.")] = REPOSITORY,
+) -> None:
+    """Write the checkpoint as trained so far, and the repository that is served from it."""
+    from export.demo.ship import ship as run
+
+    run(workdir, checkpoint, repository, say=lambda line: typer.echo(line))
+
+
+@app.command()
+def evaluate(
+    repository: Annotated[Path, typer.Option(help="To judge.")] = REPOSITORY,
+    output: Annotated[Path, typer.Option(help="For pictures and figures.")] = Path("out/demo"),
+) -> None:
+    """Judge the models through Triton on speech that training never had."""
+    import asyncio
+
+    from export.demo.evaluate import evaluate as run
+    from export.demo.evaluate import report
+    from orchestrator.settings import Settings
+
+    found = asyncio.run(run(repository, Settings()))
+    report(found, output)
+
+
+@app.command()
+def curves(workdir: Folder, output: Path = Path("out/demo/curves.png")) -> None:
+    """Draw the losses of a training run."""
+    from export.demo.curves import draw
+
+    draw(workdir / "curves.jsonl", output)
+    typer.echo(output)
 
 
 if __name__ == "__main__":
