@@ -26,7 +26,7 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs import workflow
 from orchestrator.jobs.cleaner import Cleaner
-from orchestrator.jobs.store import open_store
+from orchestrator.jobs.store import FileStore, open_store
 from orchestrator.jobs.videos import Order
 from orchestrator.rendering.script import read_recording, read_text
 from orchestrator.rendering.timings import StageTimes
@@ -366,3 +366,30 @@ async def test_a_store_or_database_that_is_not_there(opened: Any, s3: str) -> No
             async with opened(**change):
                 pass
         assert "secret" not in str(caught.value) and caught.value.remedy
+
+
+@pytest.mark.parametrize("write", [0, 2, 5, 6])  # reply, sound, piece, result
+async def test_stopped_at_each_write(
+    opened: Any, wait: Any, voice: Any, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """Whatever file a worker was writing when it ended, the next one goes on from there."""
+    put, count = FileStore.put, 0
+    reached = asyncio.Event()
+
+    async def stuck(self: FileStore, path: str, content: bytes | Path) -> None:
+        nonlocal count
+        count += 1
+        if count == write + 1:
+            reached.set()
+            await asyncio.Event().wait()
+        await put(self, path, content)
+
+    async with opened() as videos:
+        monkeypatch.setattr(FileStore, "put", stuck)
+        job = await videos.create("me", Order(text="Hello there. How are you?"))
+        await asyncio.wait_for(reached.wait(), 20)
+    monkeypatch.setattr(FileStore, "put", put)
+    async with opened() as videos:
+        assert (await wait(videos, job)).status == "succeeded"
+    repeated = {2: ["Hello there."]}
+    assert sorted(voice.texts) == sorted(["Hello there.", "How are you?", *repeated.get(write, [])])
