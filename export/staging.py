@@ -31,7 +31,7 @@ def _publish(work: Path, target: Path) -> None:
     if not target.exists():
         work.rename(target)
         return
-    attic = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    attic = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.{os.getpid()}-", dir=target.parent))
     try:
         target.rename(attic / target.name)
         try:
@@ -55,12 +55,34 @@ def _explain(error: Exception, parent: Path) -> SetupError | None:
     return None
 
 
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Folders of builds of this target whose process was killed before it could tidy up."""
+    for left in target.parent.glob(f".{target.name}.*"):
+        pid = left.name.removeprefix(f".{target.name}.").removeprefix("old.").partition("-")[0]
+        if left.is_dir() and pid.isdigit() and not _alive(int(pid)):
+            kept = left / target.name
+            if kept.is_dir() and not target.exists():
+                kept.rename(target)  # killed between the two renames of publishing
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """A new folder beside ``target`` that replaces it when the block ends well.
 
     After a failure, Ctrl-C included, nothing is left behind and an older ``target`` is as it
-    was. The folder lies beside the target so that publishing is a rename on one disk.
+    was. The folder lies beside the target so that publishing is a rename on one disk. What a
+    killed process left there is removed first.
 
     Args:
         target: folder to write; its parents are made.
@@ -71,7 +93,8 @@ def staged(target: Path) -> Iterator[Path]:
     parent = target.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent))
+        _remove_abandoned(target)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}-", dir=parent))
         try:
             yield work
             _publish(work, target)

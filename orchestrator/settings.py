@@ -90,6 +90,7 @@ class Settings(BaseSettings):
     # Avatars
     max_avatar_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_avatar_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_prepared_bytes: Annotated[int, Field(gt=0)] = 4 << 30
     max_avatar_bytes: Annotated[int, Field(gt=0)] = 500 * 1024 * 1024
 
     # Rendering

@@ -8,12 +8,12 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.gpu.profiles import BatchRange
 from export.model_config import Model, base_config
+from orchestrator.inference.protocol import WHISPER_STEPS
 
 WARMUP = "warmup"
 """Folder in a model's own, where Triton looks for warm-up data."""
 QUEUE_DELAY_US = 500
 """A burst of several sessions arrives within half a millisecond; a frame has 40."""
-WHISPER_STEPS = 1500
 
 
 def _batching(config: pb.ModelConfig) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -219,6 +221,12 @@ async def prepare_avatar(
             },
         )
         await asyncio.to_thread(cached.write, avatar)
+        await asyncio.to_thread(
+            trim_cache, cached.path.parent, settings.max_prepared_bytes, keep=cached.path
+        )
+    else:
+        with contextlib.suppress(OSError):
+            os.utime(cached.path)  # the least recently used go first
     tell(1.0)
     metadata = {
         **avatar.metadata,
@@ -226,6 +234,31 @@ async def prepare_avatar(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     return dataclasses.replace(avatar, name=name, metadata=metadata)
+
+
+def trim_cache(folder: Path, limit: int, *, keep: Path) -> None:
+    """Delete the preparations that were not used for longest, until the rest fits.
+
+    Avatars that are in use are in memory: no file of the cache is read twice, and one that is
+    missing is made again.
+
+    Args:
+        folder: of the cache.
+        limit: bytes that all its files may take.
+        keep: the newest one, which stays whatever its size.
+    """
+    files = []
+    for path in folder.glob("[!.]*.npz"):
+        with contextlib.suppress(OSError):  # another process was faster
+            about = path.stat()
+            files.append((about.st_mtime_ns, about.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= limit:
+            return
+        if path != keep:
+            path.unlink(missing_ok=True)
+            total -= size
 
 
 async def with_current_latents(avatar: Avatar, inference: Inference) -> Avatar:

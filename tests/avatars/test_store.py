@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.avatars.media import encode
+from orchestrator.avatars.prepare import trim_cache
 from orchestrator.avatars.store import AvatarFile, AvatarStore
 from orchestrator.errors import NotFoundError, SetupError, UsageError
 
@@ -117,3 +119,15 @@ def test_an_empty_file_is_said_as_well(tmp_path: Path) -> None:
     (tmp_path / "ann.npz").write_bytes(b"")
     with pytest.raises(SetupError, match="damaged"):
         AvatarStore(tmp_path).get("ann")
+
+
+def test_the_cache_of_preparations_is_bounded(tmp_path: Path) -> None:
+    for name, used in {"used": 3, "old": 2, "older": 1, "new": 4}.items():
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(bytes(100))
+        os.utime(path, (used, used))
+    (tmp_path / ".writing.part").write_bytes(bytes(500))
+    trim_cache(tmp_path, 250, keep=tmp_path / "new.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"used.npz", "new.npz", ".writing.part"}
+    trim_cache(tmp_path, 1, keep=tmp_path / "new.npz")
+    assert {path.name for path in tmp_path.glob("*.npz")} == {"new.npz"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,3 +94,32 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="file"), staged(tmp_path / "file" / "t"):
         raise AssertionError("not reached")
+
+
+def dead_process() -> int:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def test_what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "repository"
+    left = tmp_path / f".repository.{dead_process()}-abc"
+    running = tmp_path / f".repository.{os.getpid()}-def"
+    others = tmp_path / f".repository2.{dead_process()}-ghi"
+    for folder in (left, running, others):
+        folder.mkdir()
+        (folder / "half").touch()
+    with staged(target):
+        assert not left.exists()
+    assert names(tmp_path) == sorted([running.name, others.name, "repository"])
+
+
+def test_a_build_killed_while_it_published_loses_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "repository"
+    old = tmp_path / f".repository.old.{dead_process()}-abc" / "repository"
+    old.mkdir(parents=True)
+    (old / "file").write_text("old")
+    with pytest.raises(KeyboardInterrupt), staged(target):
+        raise KeyboardInterrupt
+    assert (target / "file").read_text() == "old" and names(tmp_path) == ["repository"]
