@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from orchestrator.errors import (
     InferenceError,
     ModelMissingError,
     MuseTalkError,
+    SetupError,
     UnavailableError,
 )
 from orchestrator.inference.protocol import (
@@ -65,6 +67,8 @@ class TritonClient:
         *,
         default_timeout: float = 30.0,
         why_down: Callable[[], MuseTalkError | None] | None = None,
+        tls_ca: Path | None = None,
+        token: str | None = None,
     ) -> None:
         """Prepare a client; it connects with its first call.
 
@@ -73,14 +77,29 @@ class TritonClient:
                 ``ipv4:one:8001,other:8001``).
             default_timeout: seconds, for calls that give none.
             why_down: asked when nobody answers; a better explanation than "unavailable".
+            tls_ca: certificates (PEM) of whom to trust; turns TLS on.
+            token: sent with each call, for a proxy before Triton that asks for one.
 
         Raises:
+            SetupError: the certificates cannot be read.
             UnavailableError: the address cannot be understood.
         """
         self.address = address
         self._default_timeout = default_timeout
         self._why_down = why_down
-        self._client = InferenceServerClient(address, channel_args=CHANNEL_ARGUMENTS)
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            self._client = InferenceServerClient(
+                address,
+                ssl=tls_ca is not None,
+                root_certificates=str(tls_ca) if tls_ca is not None else None,
+                channel_args=CHANNEL_ARGUMENTS,
+            )
+        except OSError as error:
+            raise SetupError(
+                f"{tls_ca} cannot be read: {error.strerror}",
+                remedy="MUSETALK_TRITON_TLS_CA names a PEM file",
+            ) from error
         self._pauses = PAUSES if may_be_many(address) else ()
         self._closed = False
         self.resent: Counter[str] = Counter()
@@ -139,7 +158,7 @@ class TritonClient:
                     model,
                     tensors,
                     parameters=dict(parameters) if parameters else None,
-                    headers=trace_headers() or None,
+                    headers=(trace_headers() | self._headers) or None,
                     client_timeout=left,
                 ),
                 seconds,

@@ -47,8 +47,12 @@ async def connect(settings: Settings) -> AsyncIterator[Inference]:
         ServerDiedError: the embedded server did not start.
     """
     if settings.triton is not None:
+        token = settings.triton_token
         async with TritonClient(
-            settings.triton, default_timeout=settings.inference_timeout
+            settings.triton,
+            default_timeout=settings.inference_timeout,
+            tls_ca=settings.triton_tls_ca,
+            token=token.get_secret_value() if token else None,
         ) as client:
             if not await client.ready():
                 raise UnavailableError(
