@@ -13,6 +13,7 @@ from orchestrator.avatars.prepare import prepare_avatar, with_current_latents
 from orchestrator.avatars.store import AvatarFile, AvatarStore
 from orchestrator.errors import NotFoundError
 from orchestrator.inference import Inference
+from orchestrator.rendering.live import forget_idle_clip
 from orchestrator.settings import Settings
 
 PORTRAITS: Final = Path(__file__).parent.parent / "avatars" / "portraits"
@@ -75,7 +76,9 @@ class Gallery:
 
     def forget(self, name: str) -> None:
         """Keep an avatar that was deleted no longer in memory."""
-        self._current.pop(name, None)
+        _, avatar = self._current.pop(name, (None, None))
+        if avatar is not None:
+            forget_idle_clip(avatar.id)
 
     async def get(
         self, name: str | None, progress: Callable[[float], None] | None = None

@@ -14,6 +14,7 @@ from orchestrator.avatars.masks import BlendMask
 from orchestrator.avatars.store import AvatarFile, AvatarStore
 from orchestrator.errors import NotFoundError
 from orchestrator.rendering.gallery import PORTRAITS, Gallery, portraits
+from orchestrator.rendering.live import idle_clip
 from orchestrator.settings import Settings
 
 
@@ -124,3 +125,17 @@ def test_shipped_portraits_can_be_read() -> None:
         if path.suffix == ".npz":
             avatar = AvatarFile(path).read()
             assert avatar is not None and avatar.name == name
+
+
+async def test_a_deleted_avatar_leaves_memory_with_its_idle_video(
+    folder: Path, store: AvatarStore
+) -> None:
+    gallery = Gallery(Settings(), Encoder(1), store, folder)  # type: ignore[arg-type]
+    clip = await idle_clip(await gallery.get("bea"))
+    await clip.finish()
+    assert await idle_clip(await gallery.get("bea")) is clip
+    gallery.forget("bea")
+    gallery.forget("nobody")
+    again = await idle_clip(await gallery.get("bea"))
+    assert again is not clip
+    await again.finish()

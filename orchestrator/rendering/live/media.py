@@ -38,6 +38,9 @@ U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 Kind = Literal["idle", "speech"]
 
+SOUND_LAG: Final = 0.07
+"""Seconds by which the sound of the last fragment may end before its pictures do."""
+
 _CUT_SECONDS: Final = KEPT_SECONDS - 1
 
 _MAX_SOUND_AHEAD: Final = 10 * TICKS
@@ -48,8 +51,8 @@ _MAX_SOUND_AHEAD: Final = 10 * TICKS
 class Fragment:
     """A piece of the session's stream.
 
-    Its sound ends up to 0.07 s before its pictures do: a packet is sent when the one after it can
-    no longer change how it sounds.
+    Its sound ends up to ``SOUND_LAG`` before its pictures do: a packet is sent when the one after
+    it can no longer change how it sounds.
 
     Attributes:
         data: ``moof`` and ``mdat``.
@@ -215,7 +218,8 @@ class LiveMedia:
 
         Returns:
             The way to the beginning of a piece of idle video: at most one fragment, shorter than
-            0.6 s, without speech.
+            0.6 s, without speech. Where nothing follows and this is shorter than ``SOUND_LAG``, an
+            ``idle`` fragment has the last of the sound.
 
         Raises:
             SetupError: an encoder failed, as in ``speech``.
