@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
 app = typer.Typer(add_completion=False, help=__doc__)
 CHECKPOINT = Path(__file__).parent / "checkpoint"
@@ -41,7 +43,19 @@ def train(
     torch.set_num_threads(threads)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "pid").write_text(f"{os.getpid()}\n")
-    run(workdir, hours, clips, frames, bf16, log=lambda line: typer.echo(line))
+    console = Console(highlight=False)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(phase: str, part: float) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=1.0)
+            bar.update(tasks[phase], completed=part)
+
+        def say(line: str) -> None:
+            console.print(line, markup=False, soft_wrap=True)
+
+        run(workdir, hours, clips, frames, bf16, say, show)
 
 
 @app.command()

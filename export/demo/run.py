@@ -17,6 +17,8 @@ SAVE_EVERY = 120.0
 """Seconds between two states on disk."""
 CHANNELS_LAST = torch.channels_last
 Log = Callable[[str], None]
+Progress = Callable[[str, float], None]
+"""Told the phase and the part of it that is done, 0 to 1."""
 
 
 def autocast(enabled: bool) -> torch.autocast:
@@ -33,8 +35,10 @@ def pixels(crops: np.ndarray) -> torch.Tensor:
 class Run:
     """A training folder: its data, its state files, its curves."""
 
-    def __init__(self, folder: Path, log: Log, bf16: bool) -> None:
-        self.folder, self.log, self.bf16 = folder, log, bf16
+    def __init__(
+        self, folder: Path, log: Log, bf16: bool, progress: Progress = lambda _phase, _part: None
+    ) -> None:
+        self.folder, self.log, self.bf16, self.progress = folder, log, bf16, progress
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
@@ -71,6 +75,7 @@ class Run:
                 known = known or load_speech(speech, held_out=False)
                 make_shard(target, known, i)
                 self.log(f"frames: {(i + 1) * SHARD}")
+            self.progress("frames", (i + 1) * SHARD / frames)
 
 
 def clock() -> float:

@@ -98,6 +98,7 @@ def train_unet(
         optimiser.step()
         step += 1
         spent += clock() - began
+        run.progress("unet", spent / seconds)
         sums.append((in_latents.item(), named.item(), in_pixels.item()))
         if step % 100 == 0:
             a, b, c = np.mean(sums[-100:], 0)

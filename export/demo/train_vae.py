@@ -76,6 +76,7 @@ def train_vae(run: Run, seconds: float, batch: int = 12) -> AutoencoderTiny:
         losses.append((drawn - real).detach().abs().mean().item())
         step += 1
         spent += clock() - began
+        run.progress("vae", spent / seconds)
         if step % 100 == 0:
             run.note(phase="vae", step=step, spent=spent, l1=float(np.mean(losses[-100:])))
             run.log(f"vae {step}: {spent:.0f} s, L1 {np.mean(losses[-100:]):.4f}")
@@ -163,6 +164,7 @@ def polish(
         losses.append((drawn - real).detach().abs().mean().item())
         step += 1
         spent += clock() - began
+        run.progress("polish", spent / seconds)
         if step % 100 == 0:
             run.note(phase="polish", step=step, spent=spent, l1=float(np.mean(losses[-100:])))
             run.log(f"polish {step}: {spent:.0f} s, L1 {np.mean(losses[-100:]):.4f}")

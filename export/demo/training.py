@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from export.demo.networks import new_unet, new_vae, save_checkpoint
-from export.demo.run import Log, Run
+from export.demo.run import Log, Progress, Run
 from export.demo.train_unet import train_unet
 from export.demo.train_vae import polish, train_vae
 
@@ -15,7 +15,13 @@ VAE_SHARE, POLISH_SHARE = 0.2, 0.12  # of the time
 
 
 def train(
-    folder: Path, hours: float, clips: int, frames: int, bf16: bool, log: Log = print
+    folder: Path,
+    hours: float,
+    clips: int,
+    frames: int,
+    bf16: bool,
+    log: Log,
+    progress: Progress,
 ) -> None:
     """Everything, from where it was cut off: data, autoencoder, UNet, decoder, checkpoint.
 
@@ -27,8 +33,9 @@ def train(
         frames: drawn pairs.
         bf16: bfloat16 arithmetic.
         log: gets one line at a time.
+        progress: told how far each phase is.
     """
-    run = Run(folder, log, bf16)
+    run = Run(folder, log, bf16, progress)
     run.prepare(clips, frames)
     vae = train_vae(run, hours * 3600 * VAE_SHARE)
     unet = train_unet(run, vae, hours * 3600 * (1 - VAE_SHARE - POLISH_SHARE))
