@@ -27,7 +27,7 @@ from orchestrator.sessions.registry import open_sessions
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
 
-pytestmark = [pytest.mark.triton, pytest.mark.slow]
+pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TEXT = "This is a sentence of some length, which somebody tries to stop in the middle of it."
 
@@ -121,16 +121,16 @@ async def an_interruption_ends_the_work(url: str, llm: LoopbackLlm, renderer: Re
         turn = await viewer.begin("ask", {"text": "Hello?"})
         await speaking(viewer, turn)
         await asyncio.sleep(1)
+        inference: Any = renderer.inference
         before = viewer.position
         assert (await viewer.call("interrupt"))["ok"]
         assert viewer.of("flush")[-1]["from_pts"] - before < 0.5
-        await asyncio.sleep(0.8)
-        assert llm.active == 0
-        inference: Any = renderer.inference
         rows = (await inference.statistics("unet")).rows
-        await asyncio.sleep(0.7)
-        assert (await inference.statistics("unet")).rows == rows
         assert sum(renderer.scheduler.running().values()) == 0
+        await asyncio.sleep(3)
+        assert llm.active == 0
+        # What Triton computed at that moment it ends: two batches of eight.
+        assert (await inference.statistics("unet")).rows <= rows + 16
         assert viewer.media[-1].kind == "idle"
 
 
