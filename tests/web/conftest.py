@@ -38,7 +38,14 @@ WATCH = """
 ([x, y, width, height]) => {
   const video = document.querySelector("#live");
   const context = new OffscreenCanvas(48, 32).getContext("2d", { willReadFrequently: true });
-  const seen = (window.seen = { frames: [], sounds: [] });
+  const seen = (window.seen = { frames: [], sounds: [], marks: [] });
+  const mark = (what) => seen.marks.push([what, performance.now()]);
+  const caption = document.querySelector("#caption"), stage = document.querySelector("#stage");
+  addEventListener("keydown", ({ key }) => mark(key), true);
+  new MutationObserver(() => mark(caption.textContent ? "said" : "unsaid"))
+    .observe(caption, { childList: true });
+  new MutationObserver(() => mark(stage.dataset.state))
+    .observe(stage, { attributes: true, attributeFilter: ["data-state"] });
   let last = null;
   const look = (now, { mediaTime }) => {
     context.drawImage(video, x * video.videoWidth, y * video.videoHeight,
@@ -89,7 +96,7 @@ class Server:
         )
 
     def wait(self) -> None:
-        _wait(self._ready, 90)
+        _wait(self._ready, 200)
 
     def stop(self) -> None:
         if self._serve is not None:
@@ -137,7 +144,7 @@ class Studio:
     def value(self, expression: str) -> Any:
         return self.page.evaluate(expression)
 
-    def until(self, expression: str, seconds: float = 20) -> Any:
+    def until(self, expression: str, seconds: float = 45) -> Any:
         """Wait for a JavaScript expression to be true, without eval, which the policy forbids."""
         try:
             return _wait(lambda: self.page.evaluate(expression), seconds)

@@ -64,11 +64,11 @@ def quiet(page: Page) -> None:
 def save(page: Page, name: str) -> None:
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     path = IMAGES / f"studio-{name}.png"
-    for colours in (256, 192, 128, 96):
-        few = picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
+    if path.stat().st_size > LARGEST:
+        palette = picture.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3)
+        few = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
         few.save(path, optimize=True)
-        if path.stat().st_size < LARGEST:
-            break
     print(path.name, path.stat().st_size)  # noqa: T201
 
 
