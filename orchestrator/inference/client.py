@@ -172,7 +172,9 @@ class TritonClient:
         try:
             return bool(
                 await self._call(
-                    lambda left: self._client.is_model_ready(name, client_timeout=left),
+                    lambda left: self._client.is_model_ready(
+                        name, headers=self._headers or None, client_timeout=left
+                    ),
                     PROBE_SECONDS,
                     name,
                 )
@@ -183,7 +185,9 @@ class TritonClient:
     async def model_config(self, name: str) -> ModelInfo:
         """What the server says of a model; see :class:`Inference`."""
         response = await self._call(
-            lambda left: self._client.get_model_config(name, client_timeout=left),
+            lambda left: self._client.get_model_config(
+                name, headers=self._headers or None, client_timeout=left
+            ),
             PROBE_SECONDS,
             name,
         )
@@ -196,7 +200,9 @@ class TritonClient:
             ModelMissingError: the server has no such model.
         """
         response = await self._call(
-            lambda left: self._client.get_inference_statistics(name, client_timeout=left),
+            lambda left: self._client.get_inference_statistics(
+                name, headers=self._headers or None, client_timeout=left
+            ),
             PROBE_SECONDS,
             name,
         )
@@ -214,7 +220,9 @@ class TritonClient:
         return str(
             (
                 await self._call(
-                    lambda left: self._client.get_server_metadata(client_timeout=left),
+                    lambda left: self._client.get_server_metadata(
+                        headers=self._headers or None, client_timeout=left
+                    ),
                     PROBE_SECONDS,
                     "",
                 )
@@ -226,7 +234,9 @@ class TritonClient:
         try:
             return bool(
                 await self._call(
-                    lambda left: self._client.is_server_ready(client_timeout=left),
+                    lambda left: self._client.is_server_ready(
+                        headers=self._headers or None, client_timeout=left
+                    ),
                     PROBE_SECONDS,
                     "",
                 )

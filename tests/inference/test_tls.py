@@ -62,7 +62,8 @@ async def test_trusted_and_known(address: str, certificate: tuple[Path, Path]) -
         assert not await client.ready()
 
 
-async def test_another_authority_is_not_trusted(address: str, tmp_path: Path) -> None:
+@pytest.fixture
+def other_authority(tmp_path: Path) -> Path:
     pem = tmp_path / "other.pem"
     subprocess.run(
         [
@@ -73,7 +74,11 @@ async def test_another_authority_is_not_trusted(address: str, tmp_path: Path) ->
         capture_output=True,
         timeout=60,
     )
-    async with TritonClient(address, tls_ca=pem, token="sesame") as client:
+    return pem
+
+
+async def test_another_authority_is_not_trusted(address: str, other_authority: Path) -> None:
+    async with TritonClient(address, tls_ca=other_authority, token="sesame") as client:
         assert not await client.ready()
 
 
