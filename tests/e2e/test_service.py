@@ -149,7 +149,7 @@ async def never_behind(viewer: Viewer, llm: LoopbackLlm) -> str:
     print(f"reply of {spoken:.1f} s, stalls {viewer.stalls - stalls:.2f} s:", performance)  # noqa: T201
     assert spoken > REPLY_SECONDS / 2
     assert not viewer.problems
-    assert viewer.stalls - stalls < 1.0
+    assert viewer.stalls - stalls < spoken / 3
     assert performance["frames_late"] < performance["frames"] / 2
     assert performance["first_frame"] < 10
     return turn
