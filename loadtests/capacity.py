@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 
 from loadtests.machine import cpu_name
-from loadtests.old_way import serving
+from loadtests.service import serving
 from loadtests.simulation import percentile
 from loadtests.viewer import Viewer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,14 @@ class Encoder:
         return torch.from_numpy(np.concatenate(parts))
 
 
+def fingerprint(vae: AutoencoderTiny) -> str:
+    """Hash of the encoder's weights; the decoder's do not count."""
+    digest = hashlib.sha256()
+    for _, weight in sorted(vae.encoder.state_dict().items()):
+        digest.update(weight.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def half_black(crops: U8) -> U8:
     """The crops with their lower half black, as MuseTalk masks them."""
     result: U8 = crops.copy()
@@ -60,11 +69,12 @@ def half_black(crops: U8) -> U8:
 def latents_of(run: Run, vae: AutoencoderTiny) -> dict[str, Any]:
     """Latents ``want``, ``seen`` and ``half`` of all pairs, and their scaling factor.
 
-    Made again when there are other shards.
+    Made again when there are other shards, or when the encoder has been trained on.
     """
     shards = run.shards()
+    encoder = fingerprint(vae)
     known = run.load("latents")
-    if known is not None and known["shards"] == len(shards):
+    if known is not None and (known["shards"], known.get("encoder")) == (len(shards), encoder):
         return known
     run.log(f"latents of {len(shards) * SHARD} pairs")
     encode = Encoder(vae)
@@ -78,5 +88,6 @@ def latents_of(run: Run, vae: AutoencoderTiny) -> dict[str, Any]:
     made: dict[str, Any] = {key: torch.cat(value) for key, value in kinds.items()}
     made["scaling"] = 1 / float(made["want"].std())
     made["shards"] = len(shards)
+    made["encoder"] = encoder
     run.save("latents", made)
     return made

@@ -14,11 +14,9 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
-from export.demo.frames import load_speech
-from export.demo.latents import latents_of
 from export.demo.networks import new_unet
-from export.demo.run import CHANNELS_LAST, SAVE_EVERY, Run, autocast, clock, pixels, rate, read
-from export.modules import AUDIO_TOKENS, positional_encoding
+from export.demo.pairs import Pairs
+from export.demo.run import CHANNELS_LAST, SAVE_EVERY, Run, autocast, clock, pixels, rate
 
 
 def train_unet(
@@ -48,18 +46,14 @@ def train_unet(
         step, spent = state["step"], state["spent"]
     if spent >= seconds:
         return unet.eval()
-    latents = latents_of(run, vae)
-    scaling = latents["scaling"]
-    rows, images = read(run.shards(), "rows"), read(run.shards(), "want")
-    speech = load_speech(run.folder / "speech", held_out=False)
-    positions = positional_encoding(AUDIO_TOKENS, 384)
+    pairs = Pairs(run, vae)
+    scaling = pairs.scaling
     weight = torch.full((1, 1, 32, 32), 0.3)
     weight[:, :, 16:] = 1.0
     weight[:, :, 19:30, 9:23] = 4.0
     weight /= weight.mean()
     focus = torch.ones(1, 1, 128, 128)
     focus[:, :, 24:104, 16:112] = 3.0
-    zero = torch.zeros(1, dtype=torch.long)
     vae.requires_grad_(False)
     rng = np.random.default_rng(step)
     saved = spent
@@ -67,26 +61,16 @@ def train_unet(
     unet.train()
     while spent < seconds:
         began = clock()
-        k = rng.integers(0, len(rows), batch)
-        audio = np.stack([speech[rows[i, 0]].audio[rows[i, 1]] for i in k]).astype(np.float32)
-        truth = torch.from_numpy(np.stack([speech[rows[i, 0]].mouths[rows[i, 1]] for i in k]))
-        want = latents["want"][k] * scaling
-        given = torch.cat([latents["half"][k], latents["seen"][k]], 1) * scaling
+        k = rng.integers(0, len(pairs), batch)
         for group in optimiser.param_groups:
             group["lr"] = rate(1.2e-3, step, spent / seconds)
-        with autocast(run.bf16):
-            made = unet(
-                given.contiguous(memory_format=CHANNELS_LAST),
-                zero,
-                encoder_hidden_states=torch.from_numpy(audio) + positions,
-            ).sample
-        made = made.float()
-        in_latents = ((made - want).abs() * weight).mean()
-        named = (head(middle["x"].float().mean((2, 3))) - truth).abs().mean()
+        made = pairs.predict(unet, k)
+        in_latents = ((made - pairs.want(k)).abs() * weight).mean()
+        named = (head(middle["x"].float().mean((2, 3))) - pairs.mouths(k)).abs().mean()
         loss = in_latents + 2 * named
         in_pixels = torch.zeros(())
         if spent > 0.35 * seconds:
-            real = pixels(images[k, 128:256, 64:192])
+            real = pixels(pairs.images[k, 128:256, 64:192])
             with autocast(run.bf16):
                 part = (made[:, :, 16:32, 8:24] / scaling).contiguous(memory_format=CHANNELS_LAST)
                 drawn = vae.decode(part).sample.float()

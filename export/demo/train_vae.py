@@ -7,9 +7,8 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
-from export.demo.frames import load_speech
-from export.demo.latents import latents_of
 from export.demo.networks import new_vae
+from export.demo.pairs import Pairs
 from export.demo.run import (
     CHANNELS_LAST,
     SAVE_EVERY,
@@ -21,7 +20,6 @@ from export.demo.run import (
     rate,
     read,
 )
-from export.modules import AUDIO_TOKENS, positional_encoding
 
 
 def train_vae(run: Run, seconds: float, batch: int = 12) -> AutoencoderTiny:
@@ -121,30 +119,19 @@ def polish(
         step, spent = state["step"], state["spent"]
     if spent >= seconds:
         return
-    latents = latents_of(run, vae)
-    scaling = latents["scaling"]
-    rows, images = read(run.shards(), "rows"), read(run.shards(), "want")
-    speech = load_speech(run.folder / "speech", held_out=False)
-    positions = positional_encoding(AUDIO_TOKENS, 384)
-    zero = torch.zeros(1, dtype=torch.long)
+    pairs = Pairs(run, vae)
     rng = np.random.default_rng([2, step])
     saved, losses = spent, []
     while spent < seconds:
         began = clock()
-        k = rng.integers(0, len(rows), batch)
-        with torch.no_grad(), autocast(run.bf16):
-            audio = np.stack([speech[rows[i, 0]].audio[rows[i, 1]] for i in k])
-            given = torch.cat([latents["half"][k], latents["seen"][k]], 1) * scaling
-            made = unet(
-                given.contiguous(memory_format=CHANNELS_LAST),
-                zero,
-                encoder_hidden_states=torch.from_numpy(audio.astype(np.float32)) + positions,
-            ).sample
+        k = rng.integers(0, len(pairs), batch)
+        with torch.no_grad():
+            made = pairs.predict(unet, k) / pairs.scaling
         pictures, patches = [], []
         for n, i in enumerate(k):
             y, x = int(rng.integers(12, 17)), int(rng.integers(0, 17))
-            pictures.append(images[i, y * 8 : y * 8 + 128, x * 8 : x * 8 + 128])
-            patches.append(made[n, :, y : y + 16, x : x + 16].float() / scaling)
+            pictures.append(pairs.images[i, y * 8 : y * 8 + 128, x * 8 : x * 8 + 128])
+            patches.append(made[n, :, y : y + 16, x : x + 16])
         for group in optimiser.param_groups:
             group["lr"] = rate(8e-4, step, spent / seconds)
         real = pixels(np.stack(pictures))

@@ -1,4 +1,4 @@
-"""What ``POST /v1/speak`` takes: a JSON text or a multipart recording, within limits."""
+"""Bodies of requests for speech: a JSON text or a multipart recording, within limits."""
 
 from __future__ import annotations
 
@@ -77,7 +77,26 @@ SPEAK_DOC: Final[dict[str, Any]] = {
 
 
 async def read_order(request: Request, settings: Settings) -> Order:
-    """Parse the body, within limits of size and time.
+    """Parse the body of ``POST /v1/speak``; raises what ``read_body`` raises."""
+    fields, audio = await read_body(
+        request, settings.max_audio_bytes, body=SpeakBody, form=SpeakForm
+    )
+    return Order(audio=audio, **fields)
+
+
+async def read_body(
+    request: Request, most: int, *, body: type[BaseModel], form: type[BaseModel]
+) -> tuple[dict[str, Any], bytes | None]:
+    """Parse JSON, or a form with the file ``audio``, within limits of size and time.
+
+    Args:
+        request: whose body was not read yet.
+        most: bytes of the file.
+        body: what JSON may hold.
+        form: what a form may hold beside the file.
+
+    Returns:
+        The fields, and the file if it was a form.
 
     Raises:
         UsageError: fields that cannot be used.
@@ -85,7 +104,7 @@ async def read_order(request: Request, settings: Settings) -> Order:
             one of another kind.
     """
     try:
-        return await within(_parse(request, settings), _BODY_TIMEOUT)
+        return await within(_parse(request, most, body, form), _BODY_TIMEOUT)
     except TimeoutError as error:
         raise HTTPException(408, "the request took too long to arrive") from error
     except ValidationError as error:
@@ -94,20 +113,22 @@ async def read_order(request: Request, settings: Settings) -> Order:
         raise UsageError(f"{where}: {first['msg']}") from error
 
 
-async def _parse(request: Request, settings: Settings) -> Order:
+async def _parse(
+    request: Request, most: int, body: type[BaseModel], form: type[BaseModel]
+) -> tuple[dict[str, Any], bytes | None]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        body = SpeakBody.model_validate_json(await limited(request, _JSON_BYTES).body())
-        return Order(**body.model_dump())
+        json = await limited(request, _JSON_BYTES).body()
+        return body.model_validate_json(json).model_dump(), None
     if kind == "multipart/form-data":
-        limit = settings.max_audio_bytes + _FORM_OVERHEAD
-        async with limited(request, limit).form(max_files=1, max_fields=8) as form:
-            fields = {key: value for key, value in form.items() if key != "audio"}
-            values = SpeakForm.model_validate(fields)
-            audio = form.get("audio")
+        whole = limited(request, most + _FORM_OVERHEAD)
+        async with whole.form(max_files=1, max_fields=8) as sent:
+            fields = {key: value for key, value in sent.items() if key != "audio"}
+            values = form.model_validate(fields)
+            audio = sent.get("audio")
             if not isinstance(audio, UploadFile):
                 raise UsageError("the form has no file in its field audio")
-            return Order(audio=await audio.read(), **values.model_dump())
+            return values.model_dump(), await audio.read()
     raise HTTPException(415, "send application/json or multipart/form-data")
 
 

@@ -9,26 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from orchestrator.api.access import owner_of
-from orchestrator.api.orders import limited
+from orchestrator.api.orders import read_body
 from orchestrator.api.problems import documented, problem
 from orchestrator.api.ranges import UnsatisfiableRangeError, is_unchanged, wanted_range
-from orchestrator.errors import UsageError
 from orchestrator.jobs.ledger import Job
 from orchestrator.jobs.videos import MAX_KEY, Order
-from orchestrator.rendering.tasks import within
 
 if TYPE_CHECKING:
     from orchestrator.api.service import Service
 
-_BODY_TIMEOUT: Final = 60.0
-_JSON_BYTES: Final = 256 * 1024
-_FORM_OVERHEAD: Final = 64 * 1024
 _UPLOADS: Final = 4
 _ID: Final = "9f86d081884c7d659a2feaa0c55ad015"
 
@@ -262,39 +255,10 @@ def router(service: Service) -> APIRouter:
 
 
 async def _read_order(request: Request, service: Service) -> Order:
-    """Parse the body, within limits of size and time.
-
-    Raises:
-        UsageError: fields that cannot be used.
-        HTTPException: 408 for a body that does not end, 413 for one that is too large, 415 for
-            one of another kind.
-    """
-    try:
-        return await within(_parse(request, service), _BODY_TIMEOUT)
-    except TimeoutError as error:
-        raise HTTPException(408, "the request took too long to arrive") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise UsageError(f"{where}: {first['msg']}") from error
-
-
-async def _parse(request: Request, service: Service) -> Order:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        body = VideoOrder.model_validate_json(await limited(request, _JSON_BYTES).body())
-        return Order(**body.model_dump())
-    if kind == "multipart/form-data":
-        limit = service.settings.max_audio_bytes + _FORM_OVERHEAD
-        async with limited(request, limit).form(max_files=1, max_fields=8) as form:
-            values = VideoForm.model_validate(
-                {key: value for key, value in form.items() if key != "audio"}
-            )
-            audio = form.get("audio")
-            if not isinstance(audio, UploadFile):
-                raise UsageError("the form has no file in its field audio")
-            return Order(audio=await audio.read(), **values.model_dump())
-    raise HTTPException(415, "send application/json or multipart/form-data")
+    """Parse the body; raises what ``read_body`` raises."""
+    most = service.settings.max_audio_bytes
+    fields, audio = await read_body(request, most, body=VideoOrder, form=VideoForm)
+    return Order(audio=audio, **fields)
 
 
 def _video(job: Job) -> Video:

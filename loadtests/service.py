@@ -1,0 +1,56 @@
+"""``musetalk serve`` in a process of its own, for measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from loadtests.loopback_llm import LoopbackLlm
+
+
+@asynccontextmanager
+async def serving(llm: LoopbackLlm | None, cache: Path) -> AsyncIterator[str]:
+    """``musetalk serve`` as operators run it; yields its address.
+
+    Args:
+        llm: answers; None leaves the embedded responder.
+        cache: of the service.
+
+    Raises:
+        TimeoutError: it was not ready within three minutes.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    replies = {}
+    if llm is not None:
+        replies = {"MUSETALK_LLM_BASE_URL": llm.url, "MUSETALK_LLM_MAX_TOKENS": "1000"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "orchestrator.cli", "serve", "--port", str(port)),
+        env={**os.environ, **replies, "MUSETALK_CACHE_DIR": str(cache)},
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(timeout=5) as http:
+            end = time.monotonic() + 180
+            while True:
+                try:
+                    if (await http.get(f"{url}/readyz")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                if process.returncode is not None or time.monotonic() > end:
+                    raise TimeoutError("the service did not become ready")
+                await asyncio.sleep(0.2)
+        yield url
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 60)
