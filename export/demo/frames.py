@@ -100,7 +100,8 @@ def make_shard(target: Path, speech: list[Speech], seed: int) -> None:
     """Draw `SHARD` pairs: the frame to learn, and a reference of the same person.
 
     Half of the references have the pose of the frame and the mouth at rest, as at inference; the
-    others show any mouth, so that the network cannot copy it.
+    others show any mouth, so that the network cannot copy it. A sixth of the frames are taken from
+    m, b and p: closed lips are rare, and their lack is seen first.
     """
     rng = np.random.default_rng([7, seed])
     want = np.empty((SHARD, 256, 256, 3), np.uint8)
@@ -109,6 +110,8 @@ def make_shard(target: Path, speech: list[Speech], seed: int) -> None:
     for i in range(SHARD):
         clip = int(rng.integers(len(speech)))
         frame = int(rng.integers(len(speech[clip].mouths)))
+        if speech[clip].closed and rng.random() < 1 / 6:
+            frame = int(rng.choice(speech[clip].closed))
         who = int(rng.integers(len(PEOPLE)))
         person = PEOPLE[who]
         pose, box = jitter(person, rng)

@@ -193,20 +193,40 @@ def make_clip(
     return Clip(voice, held_out, augment(np.concatenate(parts), rng), phones)
 
 
+def quiet_clip(rng: np.random.Generator) -> Clip:
+    """Nobody speaks: digital zeros, the noise of a room, hum, or breath; the mouth is at rest."""
+    count = int(SAMPLE_RATE * rng.uniform(1, 28))
+    kind = int(rng.integers(4))
+    x = np.zeros(count)
+    if kind:
+        x = rng.standard_normal(count) * 10 ** rng.uniform(-4.5, -2.1)
+    if kind == 2:
+        x += 10 ** rng.uniform(-4, -2.5) * np.sin(np.arange(count) * 100 * np.pi / SAMPLE_RATE)
+    if kind == 3:  # one breath in four seconds
+        x *= 1 + 5 * np.maximum(0, np.sin(np.arange(count) * np.pi / 2 / SAMPLE_RATE)) ** 6
+    pcm = (np.clip(x, -1, 1) * 32767).astype(np.int16)
+    return Clip(Voice("quiet", "nobody"), False, pcm, [])
+
+
 def make_clips(count: int, seed: int = 0) -> Iterator[Clip]:
     """Clips for training, then a fifth as many for evaluation.
 
     Args:
-        count: of the training clips; 40 % Piper, 30 % flite, 30 % espeak-ng.
+        count: of the training clips, by turns of Piper, flite and espeak-ng; every tenth is
+            French and every twelfth without speech.
         seed: of all chance.
     """
     rng = np.random.default_rng(seed)
     seen = [v for v in VOICES if not v.held]
     held = [v for v in VOICES if v.held]
+    french = [v for v in seen if v.name.startswith("fr")]
     with Speaker() as speaker:
         for i in range(count):
+            if i % 12 == 7:
+                yield quiet_clip(rng)
+                continue
             engine = ("piper", "flite", "espeak", "piper", "flite", "espeak", "piper")[i % 7]
-            pool = [v for v in seen if v.engine == engine]
+            pool = french if i % 10 == 3 else [v for v in seen if v.engine == engine]
             yield make_clip(speaker, pool[int(rng.integers(len(pool)))], False, rng)
         for i in range(max(4, count // 5)):
             pool = held if i % 2 else [seen[0], seen[1], seen[2], seen[4]]

@@ -11,7 +11,7 @@ from export.demo.run import Log, Progress, Run
 from export.demo.train_unet import train_unet
 from export.demo.train_vae import polish, train_vae
 
-VAE_SHARE, POLISH_SHARE = 0.2, 0.12  # of the time
+VAE_SHARE, POLISH_SHARE = 0.14, 0.12  # of the time
 
 
 def train(
@@ -27,7 +27,7 @@ def train(
 
     Args:
         folder: of the run; the checkpoint is written to its ``checkpoint/``.
-        hours: of training in all, a fifth of them the autoencoder's, counted in the time that the
+        hours: of training in all, a seventh of them the autoencoder's, counted in the time that the
             threads really ran. Data come on top.
         clips: of speech.
         frames: drawn pairs.
