@@ -33,6 +33,9 @@ LOG: Final = logging.getLogger("musetalk.sessions")
 RESUME_SECONDS: Final = 30.0
 """For how long a session waits for a client that is gone."""
 
+TURN_SECONDS: Final = 5.0
+"""For how long its turn does: a talker's place is not kept for somebody who may never return."""
+
 _SWEEP_SECONDS: Final = 1.0
 _DRAIN_POLL_SECONDS: Final = 0.05
 
@@ -187,14 +190,19 @@ class Sessions:
         await asyncio.gather(*(self._end(session) for session in [*self._sessions.values()]))
 
     async def sweep(self) -> None:
-        """End sessions whose client does not come back, again and again."""
+        """End turns, then sessions, whose client does not come back, again and again."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             now = time.monotonic()
             for session in [*self._sessions.values()]:
-                away = session.away_since
-                if session.broken or (away is not None and now - away > RESUME_SECONDS):
+                away = 0.0 if session.away_since is None else now - session.away_since
+                if session.broken or away > RESUME_SECONDS:
                     await self._end(session)
+                elif away > TURN_SECONDS:
+                    try:
+                        await session.interrupt()
+                    except TimeoutError:
+                        LOG.exception("session %s: its turn does not end", session.id[:6])
 
     def _check(self, conversation: Conversation, token: str | None) -> None:
         if token is None or not conversation.allows(token):

@@ -107,6 +107,23 @@ async def test_a_session_whose_client_stays_away_ends(
     await end(sweeping)
 
 
+async def test_somebody_who_left_while_spoken_to_keeps_no_place(
+    world: Any, sessions: Sessions, make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.sessions.registry.TURN_SECONDS", 0.2)
+    monkeypatch.setattr("orchestrator.sessions.registry._SWEEP_SECONDS", 0.05)
+    sweeping = asyncio.create_task(sessions.sweep())
+    client = make_client()
+    first = await join(sessions, client)
+    await first.session.say("A long sentence that goes on and on for a viewer who has left it.")
+    await client.until_state("speaking")
+    assert world.talkers.count == 1
+    first.session.detach(client)
+    await client.until(lambda: world.talkers.count == 0)
+    assert sessions.states()["away"] == 1  # it may still come back to its conversation
+    await end(sweeping)
+
+
 async def test_a_conversation_goes_on_at_another_server(world: Any, make_client: Any) -> None:
     here, there = world.registry(), world.registry()  # one store
     client = make_client()

@@ -149,7 +149,10 @@ class Studio:
         try:
             return _wait(lambda: self.page.evaluate(expression), seconds)
         except AssertionError:
-            raise AssertionError(f"not within {seconds} s: {expression}") from None
+            told = self.page.inner_text("#talk-problem") or "no problem"
+            raise AssertionError(
+                f"not within {seconds} s: {expression}; the page tells of {told}"
+            ) from None
 
     def meet(self) -> None:
         """Open the conversation, and wait for the face."""
