@@ -25,8 +25,9 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.rendering.tasks import end, within
+from orchestrator.sessions.events import describe
 from orchestrator.sessions.registry import JoinRequest, Sessions
-from orchestrator.sessions.session import Session, describe
+from orchestrator.sessions.session import Session
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

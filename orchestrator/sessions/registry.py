@@ -17,7 +17,8 @@ from orchestrator.rendering.tasks import end
 from orchestrator.replies.responder import LANGUAGES, responder
 from orchestrator.sessions.conversation import Conversation, hash_token
 from orchestrator.sessions.profiles import Profile, find_profile
-from orchestrator.sessions.session import Client, Session, Shared
+from orchestrator.sessions.session import Session
+from orchestrator.sessions.shared import Shared
 from orchestrator.sessions.stored import StoredConversations, open_conversations
 from orchestrator.sessions.talkers import Talkers
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
     from orchestrator.rendering.live import LiveMedia
     from orchestrator.rendering.renderer import Renderer
+    from orchestrator.sessions.events import Client
     from orchestrator.settings import Settings
     from orchestrator.telemetry import Telemetry
 

@@ -7,15 +7,16 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from orchestrator.errors import MuseTalkError, OverloadedError, UsageError
 from orchestrator.logs import bound
 from orchestrator.rendering.tasks import end, within
-from orchestrator.replies.responder import Message, instructions
-from orchestrator.sessions.conversation import Conversation, Conversations, Spoken, heard
+from orchestrator.replies.responder import instructions
+from orchestrator.sessions.conversation import Conversation, Spoken
+from orchestrator.sessions.events import Events
 from orchestrator.sessions.listening import Listener
+from orchestrator.sessions.memory import Memory
 from orchestrator.sessions.mouths import LiveInference, Pace
 from orchestrator.sessions.playout import Playout
 from orchestrator.sessions.profiles import Profile
@@ -27,52 +28,16 @@ from orchestrator.tracing import span
 
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
-    from orchestrator.inference import Inference
-    from orchestrator.inference.schedule import Scheduler
     from orchestrator.rendering.live import LiveMedia
-    from orchestrator.replies.responder import Responder
+    from orchestrator.sessions.events import Client, State
     from orchestrator.sessions.outbox import MediaMessage
-    from orchestrator.sessions.talkers import Place, Talkers
-    from orchestrator.settings import Settings
+    from orchestrator.sessions.shared import Shared
+    from orchestrator.sessions.talkers import Place
     from orchestrator.speech.tts import SpeechSynthesizer
-    from orchestrator.telemetry import Telemetry
 
 LOG: Final = logging.getLogger("musetalk.sessions")
 
-State = Literal["idle", "thinking", "speaking"]
-
 _END_SECONDS: Final = 10.0
-_STORE_SECONDS: Final = 5.0
-
-
-class Client(Protocol):
-    """The connection to a viewer; what is sent arrives in order, or the connection ends."""
-
-    def emit(self, event: str, payload: dict[str, Any]) -> None:
-        """Send an event."""
-        ...
-
-    def media(self, message: MediaMessage) -> None:
-        """Send media; ``Session.confirm`` is called when it has arrived."""
-        ...
-
-    def hang_up(self) -> None:
-        """Close the connection."""
-        ...
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all sessions of a process work with."""
-
-    settings: Settings
-    inference: Inference
-    scheduler: Scheduler
-    voice: SpeechSynthesizer
-    responder: Responder
-    talkers: Talkers
-    conversations: Conversations
-    telemetry: Telemetry
 
 
 class _Turn:
@@ -110,25 +75,33 @@ class Session:
         media: LiveMedia,
         shared: Shared,
     ) -> None:
-        self.conversation = conversation
+        self._memory = Memory(conversation, shared.conversations)
         self.avatar = avatar
         self.profile = profile
         self.mime = media.mime
-        self.client: Client | None = None
+        self._events = Events()
         self.away_since: float | None = time.monotonic()
-        self.playout = Playout(media, profile.grid, send=self._send_media, flush=self._send_flush)
+        self.playout = Playout(media, profile.grid, send=self._send_media, flush=self._events.flush)
         self._shared = shared
         self._turn: _Turn | None = None
         self._commands = asyncio.Lock()
         self._state: State = "idle"
-        self._unsaved = False
-        self._saving: asyncio.Task[None] | None = None
         self._paces: dict[int, Pace] = {}
+
+    @property
+    def conversation(self) -> Conversation:
+        """Who speaks how, and what was said."""
+        return self._memory.conversation
 
     @property
     def id(self) -> str:
         """Of the session."""
         return self.conversation.id
+
+    @property
+    def client(self) -> Client | None:
+        """Who is connected."""
+        return self._events.client
 
     @property
     def state(self) -> State | Literal["away"]:
@@ -152,13 +125,13 @@ class Session:
         Returns:
             Whether the media goes on where it was for this viewer.
         """
-        before, self.client = self.client, None
+        before, self._events.client = self.client, None
         if before is not None and before is not client:
             before.hang_up()
         if last_sequence is None or not self.playout.resumable(last_sequence):
             await self.interrupt()
             last_sequence = None
-        self.client, self.away_since = client, None
+        self._events.client, self.away_since = client, None
         return self.playout.connect(last_sequence)
 
     def start_media(self) -> None:
@@ -168,18 +141,17 @@ class Session:
     def detach(self, client: Client) -> None:
         """A client is gone; the session waits for it for a while."""
         if self.client is client:
-            self.client = None
+            self._events.client = None
             self.away_since = time.monotonic()
             self.playout.disconnect()
 
     async def close(self) -> None:
         """End everything; nothing of the session is left at work."""
-        client, self.client = self.client, None
+        client, self._events.client = self.client, None
         if self._turn is not None and self._turn.task is not None:
             await end(self._turn.task)
         await self.playout.close()
-        if self._saving is not None:
-            await self._saving
+        await self._memory.close()
         if client is not None:
             client.hang_up()
 
@@ -214,12 +186,12 @@ class Session:
             turn = await self._begin(text)
             tokens = self.profile.max_tokens(shared.settings.llm_max_tokens)
             history = self.conversation.history
-            self.conversation = self.conversation.with_message(Message("user", text))
+            self._memory.asked(text)
             tools = self._tools(turn, tokens)
 
             async def answer() -> None:
                 now = self.playout.position
-                self._transcript(turn, "user", 0, text, now, now)
+                self._events.transcript(turn.id, "user", 0, text, now, now)
                 pieces = shared.responder.reply(
                     text,
                     history,
@@ -275,7 +247,7 @@ class Session:
         position = await within(self.playout.interrupt(), _END_SECONDS)
         if turn.task is not None:
             await end(turn.task)
-        self._remember(turn, position)
+        self._memory.spoken(turn.spoken, position)
         if not turn.ended:
             self._end_report(turn, "interrupted")
         self._enter("idle", None)
@@ -320,24 +292,17 @@ class Session:
 
         def switched(switch: Switch) -> None:
             shared.telemetry.live.voice_switches.inc()
-            notice = {
-                "code": "voice_switched",
-                "message": f"{switch.spoken_by} speaks in place of {switch.chosen}",
-                "remedy": switch.error.remedy,
-                "retryable": False,
-                "turn": turn.id,
-            }
-            self._emit("error", notice)
+            self._events.switched(turn.id, switch)
 
         if isinstance(voice, FallbackSynthesizer):
             voice = voice.told(switched)
 
         def progressed(stage: str, percent: int) -> None:
-            self._emit("progress", {"turn": turn.id, "stage": stage, "percent": percent})
+            self._events.progress(turn.id, stage, percent)
 
         def spoken(index: int, text: str, start: float, stop: float) -> None:
             turn.spoken.append(Spoken(text, start, stop))
-            self._transcript(turn, "avatar", index, text, start, stop)
+            self._events.transcript(turn.id, "avatar", index, text, start, stop)
 
         turn.progress = progress = TurnProgress(tokens, profile.grid, progressed)
         pace = self._paces.setdefault(profile.stride, Pace(profile.stride))
@@ -398,7 +363,7 @@ class Session:
         await self.playout.played(position)
         if self._turn is turn:
             self._turn = None
-            self._remember(turn, position)
+            self._memory.spoken(turn.spoken, position)
             self._enter("idle", None)
 
     async def _finished(self, turn: _Turn) -> float:
@@ -413,57 +378,20 @@ class Session:
     def _fail(self, turn: _Turn, error: MuseTalkError) -> None:
         LOG.warning("turn %s: %s", turn.id, error.code)
         self._shared.telemetry.live.errors.labels(error.code).inc()
-        self._emit("error", {**describe(error), "turn": turn.id})
-
-    def _remember(self, turn: _Turn, position: float) -> None:
-        """Add to the history what the viewer heard."""
-        words = heard(turn.spoken, position)
-        if words:
-            self.conversation = self.conversation.with_message(Message("assistant", words))
-        self._unsaved = True
-        if self._saving is None or self._saving.done():
-            self._saving = asyncio.create_task(self._save(), name=f"save-{self.id[:6]}")
-
-    async def _save(self) -> None:
-        """Store the conversation as it is by then; nobody waits for it."""
-        while self._unsaved:
-            self._unsaved = False
-            try:
-                await within(self._shared.conversations.save(self.conversation), _STORE_SECONDS)
-            except (MuseTalkError, OSError, TimeoutError) as error:
-                LOG.warning("session %s: the conversation was not stored: %s", self.id[:6], error)
+        self._events.error(turn.id, error)
 
     # Events
 
-    def _emit(self, event: str, payload: dict[str, Any]) -> None:
-        if self.client is not None:
-            self.client.emit(event, payload)
-
     def _enter(self, state: State, turn: _Turn | None) -> None:
         self._state = state
-        self._emit("state", {"state": state, "turn": turn.id if turn is not None else None})
-
-    def _transcript(
-        self, turn: _Turn, role: str, index: int, text: str, start: float, stop: float
-    ) -> None:
-        self._emit(
-            "transcript",
-            {
-                "turn": turn.id,
-                "role": role,
-                "index": index,
-                "text": text,
-                "start": round(start, 4),
-                "end": round(stop, 4),
-            },
-        )
+        self._events.state(state, None if turn is None else turn.id)
 
     def _end_report(self, turn: _Turn, result: str) -> None:
         """All media of the turn is made, or none will be any more."""
         turn.ended = True
         turn.times.wall = turn.times.elapsed
         self._shared.telemetry.live.turn_ended(result, turn.times)
-        self._emit("performance", {"turn": turn.id, **turn.times.report()})
+        self._events.performance(turn.id, turn.times)
 
     def _send_media(self, message: MediaMessage) -> None:
         if self.client is None:
@@ -474,16 +402,3 @@ class Session:
             turn.sounding = True
             turn.times.reached("frame")
             self._enter("speaking", turn)
-
-    def _send_flush(self, position: float) -> None:
-        self._emit("flush", {"from_pts": position})
-
-
-def describe(error: MuseTalkError) -> dict[str, Any]:
-    """An error as clients get it."""
-    return {
-        "code": error.code,
-        "message": error.message,
-        "remedy": error.remedy,
-        "retryable": error.retryable,
-    }

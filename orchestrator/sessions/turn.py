@@ -17,7 +17,7 @@ from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, 
 from orchestrator.rendering.script import Utterance, synthesize
 from orchestrator.replies.sentences import Sentence
 from orchestrator.replies.stream import stream_sentences
-from orchestrator.sessions.playout import Piece
+from orchestrator.sessions.pieces import Piece
 from orchestrator.sessions.progress import TurnProgress
 from orchestrator.speech.features import SpeechFeatures, speech_features
 from orchestrator.speech.windows import frame_count

@@ -20,7 +20,8 @@ from orchestrator.replies.responder import Message
 from orchestrator.sessions.conversation import Conversation, MemoryConversations, hash_token
 from orchestrator.sessions.profiles import find_profile
 from orchestrator.sessions.registry import Sessions
-from orchestrator.sessions.session import Session, Shared
+from orchestrator.sessions.session import Session
+from orchestrator.sessions.shared import Shared
 from orchestrator.sessions.talkers import Talkers
 from orchestrator.settings import Settings
 from orchestrator.speech.tts import SpeechChunk

@@ -15,8 +15,9 @@ from orchestrator.api.rpc.guard import Context, caller_of, streams
 from orchestrator.api.service import Service
 from orchestrator.errors import MuseTalkError, OverloadedError, UnavailableError, UsageError
 from orchestrator.rendering.tasks import end, within
+from orchestrator.sessions.events import describe
 from orchestrator.sessions.registry import JoinRequest
-from orchestrator.sessions.session import Session, describe
+from orchestrator.sessions.session import Session
 
 if TYPE_CHECKING:
     from orchestrator.sessions.outbox import MediaMessage
