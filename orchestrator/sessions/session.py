@@ -43,10 +43,9 @@ _END_SECONDS: Final = 10.0
 class _Turn:
     """A turn and what is known of it."""
 
-    def __init__(self, place: Place, text: str) -> None:
+    def __init__(self, place: Place) -> None:
         self.id = secrets.token_hex(8)
         self.place = place
-        self.asked = text
         self.times = TurnTimes()
         self.spoken: list[Spoken] = []
         self.listener: Listener | None = None
@@ -173,7 +172,7 @@ class Session:
             yield text
 
         async with self._commands:
-            turn = await self._begin("")
+            turn = await self._begin()
             tools = self._tools(turn, tokens=0)
             self._run(turn, lambda: speak_text(pieces(), tools))
             return turn.id
@@ -183,7 +182,7 @@ class Session:
         text = self._checked(text)
         shared, language = self._shared, self.conversation.language
         async with self._commands:
-            turn = await self._begin(text)
+            turn = await self._begin()
             tokens = self.profile.max_tokens(shared.settings.llm_max_tokens)
             history = self.conversation.history
             self._memory.asked(text)
@@ -221,7 +220,7 @@ class Session:
         async with self._commands:
             turn = self._turn
             if turn is None or turn.listener is None or turn.listener.ended:
-                turn = await self._begin("")
+                turn = await self._begin()
                 listener = Listener(self.profile.grid, self._shared.settings.max_audio_seconds)
                 turn.listener = listener
                 tools = self._tools(turn, tokens=0)
@@ -274,14 +273,14 @@ class Session:
             raise UsageError("the text has nothing that can be said")
         return text
 
-    async def _begin(self, asked: str) -> _Turn:
+    async def _begin(self) -> _Turn:
         await self.interrupt()
         try:
             place = self._shared.talkers.admit(self.profile)
         except OverloadedError:
             self._shared.telemetry.live.refusals.inc()
             raise
-        self._turn = turn = _Turn(place, asked)
+        self._turn = turn = _Turn(place)
         self._enter("thinking", turn)
         self.playout.expect_speech()
         return turn
