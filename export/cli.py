@@ -77,7 +77,7 @@ def init(
     from export.init import init as run
 
     run(directory, _choice(size, SIZES, "--size"), seed)
-    Console().print(f"{directory}: a {size} checkpoint with random weights")
+    Console().print(f"{directory}: a {size} checkpoint with random weights", soft_wrap=True)
 
 
 @app.command()
@@ -123,7 +123,7 @@ def build(
         raise typer.BadParameter("--repository names the folder to write")
 
     def say(step: str) -> None:
-        console.print(step, markup=False)
+        console.print(step, markup=False, soft_wrap=True)
 
     if target == "cpu":
         if if_needed and up_to_date(checkpoint, repository, target, precision, decoder):
