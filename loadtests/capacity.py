@@ -1,9 +1,10 @@
 """How many avatars can talk at the same time on this machine: a search over live sessions.
 
-Each talker is a viewer that asks for one sentence after the other. A number of talkers is carried
-when 99 % of their frames were there in time and 95 % of their turns showed a first frame within
-1.5 s; the largest is found by bisection and then held for longer. ``MUSETALK_MAX_TALKERS`` takes
-the answer.
+Each talker is a viewer that asks for one pair of sentences after the other. A number of talkers is
+carried when 99 % of their frames were there in time, 95 % of their turns showed a first frame
+within 1.5 s and no turn failed; the largest is found by bisection and then held for longer.
+``MUSETALK_MAX_TALKERS`` takes the answer. With ``--viewers N`` there is no search: N viewers are
+joined, of whom one speaks at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
+import math
 import random
 import sys
 import time
@@ -23,20 +24,15 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from loadtests.figures import Turn
 from loadtests.machine import cpu_name
 from loadtests.service import serving
 from loadtests.simulation import percentile
+from loadtests.turns import Speaker
 from loadtests.viewer import Viewer
 
 ON_TIME = 0.99
 FIRST_FRAME = 1.5
-SENTENCES = (
-    "The train to the coast leaves every hour, and the last one is rarely full.",
-    "Please bring a warm jacket, because the evenings are still cold in the hills.",
-    "My favourite part of the city is the old market behind the station.",
-    "We have three rooms left, two of them with a view over the river.",
-    "If you like music, there is a small concert in the park on Sunday.",
-)
 
 
 @dataclass(frozen=True)
@@ -44,27 +40,32 @@ class Trial:
     """What a number of talkers got.
 
     Attributes:
+        viewers: joined.
         talkers: at the same time.
         seconds: of the trial.
         frames: of speech that were shown.
         on_time: share of them that were there in time.
-        first_frame_p95: seconds from the request.
+        first_frame_p95: seconds from the request until the player showed it.
+        failed: turns that failed.
         stalls: seconds that players had nothing to show, all together.
         own_cpu: cores that the viewers themselves used.
     """
 
+    viewers: int
     talkers: int
     seconds: float
     frames: int
     on_time: float
     first_frame_p95: float
+    failed: int
     stalls: float
     own_cpu: float
 
     @property
     def carried(self) -> bool:
         """Whether the objective is met."""
-        return self.on_time >= ON_TIME and self.first_frame_p95 <= FIRST_FRAME
+        in_time = self.on_time >= ON_TIME and self.first_frame_p95 <= FIRST_FRAME
+        return in_time and not self.failed
 
 
 @asynccontextmanager
@@ -76,39 +77,57 @@ async def _viewers(url: str, count: int) -> AsyncIterator[list[Viewer]]:
         yield viewers
 
 
-async def _talk(viewer: Viewer, rng: random.Random, until: float) -> list[dict[str, float]]:
+async def _talk(speaker: Speaker, until: float, floor: asyncio.Semaphore) -> list[Turn]:
     found = []
     while time.monotonic() < until:
-        turn = await viewer.begin("say", {"text": " ".join(rng.sample(SENTENCES, 2))})
-        found.append(await viewer.performance(turn, timeout=120))
-        await viewer.idle_again(turn)
-        await asyncio.sleep(rng.uniform(0.1, 0.5))
+        async with floor:
+            try:
+                found.append(await speaker.turn("say"))
+            except (ConnectionError, TimeoutError, asyncio.TimeoutError) as error:
+                failed = Turn(time.time(), speaker.number, "live", "say", error=repr(error))
+                return [*found, failed]
+        await asyncio.sleep(speaker.rng.uniform(0.1, 0.5))
     return found
 
 
-async def trial(url: str, talkers: int, seconds: float) -> Trial:
+async def trial(url: str, talkers: int, seconds: float, viewers: int | None = None) -> Trial:
     """Let a number of avatars talk for a while.
 
     Args:
         url: of the service.
         talkers: at the same time.
         seconds: after which no new turn begins.
+        viewers: joined, who take turns in talking; None: as many as talkers.
     """
     process = psutil.Process()
-    async with _viewers(url, talkers) as viewers:
+    joined = viewers or talkers
+    floor = asyncio.Semaphore(talkers)
+    async with _viewers(url, joined) as every:
         spent, began = sum(process.cpu_times()[:2]), time.monotonic()
         until = began + seconds
-        turns = await asyncio.gather(
-            *(_talk(viewer, random.Random(i), until) for i, viewer in enumerate(viewers))
+        found = await asyncio.gather(
+            *(
+                _talk(Speaker(i, viewer, random.Random(i)), until, floor)
+                for i, viewer in enumerate(every)
+            )
         )
         lasted = time.monotonic() - began
-        stalls = sum(viewer.stalls for viewer in viewers)
+        stalls = sum(viewer.stalls for viewer in every)
         own = (sum(process.cpu_times()[:2]) - spent) / lasted
-    every = [turn for one in turns for turn in one]
-    frames = sum(int(turn["frames"]) for turn in every)
-    late = sum(int(turn["frames_late"]) for turn in every)
-    first = percentile([float(turn["first_frame"]) for turn in every], 0.95)
-    return Trial(talkers, lasted, frames, 1 - late / max(1, frames), first, stalls, own)
+    turns = [turn for one in found for turn in one]
+    frames, late = sum(turn.frames for turn in turns), sum(turn.late for turn in turns)
+    shown = [turn.figures["first_frame"] for turn in turns if not turn.error]
+    return Trial(
+        joined,
+        talkers,
+        lasted,
+        frames,
+        1 - late / frames if frames else 0.0,
+        percentile(shown, 0.95) if shown else math.inf,
+        sum(bool(turn.error) for turn in turns),
+        stalls,
+        own,
+    )
 
 
 async def search(url: str, seconds: float, soak: float, most: int) -> list[Trial]:
@@ -129,7 +148,7 @@ async def search(url: str, seconds: float, soak: float, most: int) -> list[Trial
         found.append(await trial(url, high, seconds))
         if not found[-1].carried:
             break
-        low, high = high, high * 2
+        low, high = high, min(high * 2, most + 1)
     while high - low > 1:
         middle = (low + high) // 2
         found.append(await trial(url, middle, seconds))
@@ -144,11 +163,17 @@ async def search(url: str, seconds: float, soak: float, most: int) -> list[Trial
 
 async def measure(given: argparse.Namespace) -> list[Trial]:
     """Against a running service, or one that is started without a limit."""
-    if given.url:
-        return await search(given.url, given.seconds, given.soak, given.most)
-    os.environ |= {"MUSETALK_MAX_TALKERS": "1000", "MUSETALK_MAX_SESSIONS": "1000"}
-    async with serving(None, given.cache) as url:
+
+    async def against(url: str) -> list[Trial]:
+        if given.viewers:
+            return [await trial(url, 1, given.soak, given.viewers)]
         return await search(url, given.seconds, given.soak, given.most)
+
+    if given.url:
+        return await against(given.url)
+    unlimited = {"MUSETALK_MAX_TALKERS": "1000", "MUSETALK_MAX_SESSIONS": "1000"}
+    async with serving(None, given.cache, **unlimited) as url:
+        return await against(url)
 
 
 def main() -> int:
@@ -157,7 +182,10 @@ def main() -> int:
     parser.add_argument("--url", help="of a service with MUSETALK_MAX_TALKERS=1000")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each trial")
     parser.add_argument("--soak", type=float, default=120.0, help="seconds of the last one")
-    parser.add_argument("--most", type=int, default=64)
+    parser.add_argument("--most", type=int, default=64, help="never try more talkers")
+    parser.add_argument(
+        "--viewers", type=int, help="no search: that many viewers, one of whom speaks at a time"
+    )
     parser.add_argument("--cache", type=Path, default=Path("out/capacity_cache"))
     parser.add_argument("--output", type=Path, default=Path("out/capacity.json"))
     given = parser.parse_args()
@@ -165,18 +193,21 @@ def main() -> int:
     console = Console()
     for one in found:
         console.print(
-            f"{one.talkers} talkers, {one.seconds:.0f} s: {one.on_time:.2%} on time, "
-            f"p95 first frame {one.first_frame_p95:.2f} s, stalls {one.stalls:.1f} s, "
+            f"{one.talkers} of {one.viewers} talk, {one.seconds:.0f} s: {one.on_time:.2%} on time, "
+            f"p95 first frame {one.first_frame_p95:.2f} s, {one.failed} failed, "
+            f"stalls {one.stalls:.1f} s, "
             f"viewers themselves {one.own_cpu:.2f} cores"
         )
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
     last = found[-1]
     if not last.carried:
-        console.print("not even one talker is carried")
+        who = f"{last.viewers} viewers with one who" if given.viewers else "one talker who"
+        console.print(f"not carried: {who} speaks")
         return 1
+    idle = f" beside {last.viewers - last.talkers} idle ones" if given.viewers else ""
     console.print(
-        f"{last.talkers} streams at 25 fps, p95 first frame {last.first_frame_p95:.2f} s, "
+        f"{last.talkers} streams{idle} at 25 fps, p95 first frame {last.first_frame_p95:.2f} s, "
         f"{last.on_time:.2%} of frames on time for {last.seconds:.0f} s, "
         f"on {psutil.cpu_count()} cores of {cpu_name()}"
     )

@@ -1,105 +1,72 @@
-"""Locust users of a Triton server: each plays one talking avatar, chunk after chunk, in real time.
+"""What Locust runs for ``make load`` (loadtests/load.py): users, shape, objectives.
 
-Run by ``make load`` (loadtests/load.py). A user asks for the faces of half a second of speech,
-waits until that half second would have been played, and asks again. Figures: ``lipsync`` is the
-time of a chunk, ``late`` counts the chunks that took longer than they last.
+The environment variables ``MUSETALK_LOAD_*`` carry the options, because users need addresses of
+more than one server: ``URL``, ``GRPC``, ``TRITON``; ``MIX``, ``SHAPE``, ``USERS``, ``SECONDS``;
+``ON_TIME``, ``FIRST_FRAME``, ``FAILURES``; ``THINK``, ``SPEAKING``; ``OUTPUT``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Iterator
 from typing import Any
 
-import grpc.experimental.gevent as grpc_gevent
+from locust import LoadTestShape, User, events
+from locust.env import Environment
 
-grpc_gevent.init_gevent()
+import loadtests.users  # noqa: F401 -- gRPC has to be made cooperative first
+from loadtests.figures import Objectives, judge
+from loadtests.shapes import Shape, users_at
+from loadtests.users.grpc_speak import GrpcUser
+from loadtests.users.http import HttpUser, VideoUser
+from loadtests.users.live import LiveUser
+from loadtests.users.record import RECORD
+from loadtests.users.triton import TritonUser
 
-import numpy as np  # noqa: E402 -- gRPC has to be made cooperative first
-import tritonclient.grpc as triton  # noqa: E402
-from locust import User, events, task  # noqa: E402
-from locust.env import Environment  # noqa: E402
-
-FPS = 25
-CHUNK = 12
-"""Frames a request: 0.48 s of video."""
-PERIOD = CHUNK / FPS
-MAX_BATCH = 8
-ON_TIME = float(os.environ.get("MUSETALK_LOAD_ON_TIME", "0.99"))
-"""Share of chunks that must be on time for the run to pass."""
-
-
-@contextlib.contextmanager
-def measured(environment: Environment, name: str) -> Iterator[None]:
-    """Report one request to Locust."""
-    start = time.perf_counter()
-    failure: Exception | None = None
-    try:
-        yield
-    except triton.InferenceServerException as error:
-        failure = error
-    finally:
-        environment.events.request.fire(  # type: ignore[no-untyped-call]  # Locust's hook
-            request_type="gRPC",
-            name=name,
-            response_time=(time.perf_counter() - start) * 1000,
-            response_length=0,
-            exception=failure,
-        )
+KINDS: dict[str, type[User]] = {
+    "live": LiveUser,
+    "triton": TritonUser,
+    "grpc": GrpcUser,
+    "http": HttpUser,
+    "video": VideoUser,
+}
 
 
-class Talker(User):
-    """One avatar that never stops talking."""
+def option(name: str, default: str) -> str:
+    """An option of ``loadtests.load``."""
+    return os.environ.get(f"MUSETALK_LOAD_{name}", default)
 
-    def on_start(self) -> None:
-        """Connect, and prepare a chunk of inputs."""
-        self.client = triton.InferenceServerClient(self.host)
-        rng = np.random.default_rng()
-        self.parts = [
-            self._inputs(rng, size) for size in (MAX_BATCH, CHUNK - MAX_BATCH) if size > 0
-        ]
-        self.due = time.perf_counter()
 
-    def _inputs(self, rng: np.random.Generator, size: int) -> list[Any]:
-        inputs = []
-        for name, shape in (("latents", (8, 32, 32)), ("audio", (50, 384))):
-            tensor = triton.InferInput(name, [size, *shape], "FP16")
-            tensor.set_data_from_numpy(rng.standard_normal((size, *shape)).astype(np.float16))
-            inputs.append(tensor)
-        return inputs
+CHOSEN: list[type[User]] = []
+for part in option("MIX", "live").split(","):
+    kind, _, weight = part.partition(":")
+    KINDS[kind].weight = int(weight or 1)
+    CHOSEN.append(KINDS[kind])
 
-    def on_stop(self) -> None:
-        """Disconnect."""
-        self.client.close()
 
-    @task
-    def speak(self) -> None:
-        """One chunk, then wait until it would have been played."""
-        start = time.perf_counter()
-        with measured(self.environment, "lipsync"):
-            for inputs in self.parts:
-                self.client.infer("lipsync", inputs, client_timeout=30)
-        seconds = time.perf_counter() - start
-        if seconds > PERIOD:
-            self.environment.events.request.fire(
-                request_type="gRPC",
-                name="late",
-                response_time=(seconds - PERIOD) * 1000,
-                response_length=0,
-                exception=None,
-            )
-        self.due = max(self.due + PERIOD, time.perf_counter())
-        time.sleep(max(0.0, self.due - time.perf_counter()))
+class ChosenShape(LoadTestShape):
+    """The shape of the options."""
+
+    def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
+        """Users now, and how many of them may come in a second."""
+        shape: Shape = option("SHAPE", "steady")  # type: ignore[assignment]
+        seconds, most = float(option("SECONDS", "60")), int(option("USERS", "2"))
+        moment: float = self.get_run_time()  # type: ignore[no-untyped-call]  # Locust's
+        users = users_at(shape, moment, seconds, most)
+        return None if users is None else (users, float(most), CHOSEN)
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]  # Locust's hook
-def judge(environment: Environment, **_: object) -> None:
-    """Fail the run when a request failed or too many chunks were late."""
-    chunks = environment.stats.get("lipsync", "gRPC")
-    late = environment.stats.get("late", "gRPC").num_requests
-    on_time = 1 - late / chunks.num_requests if chunks.num_requests else 0.0
-    print(f"chunks on time: {on_time:.1%} of {chunks.num_requests}")  # noqa: T201 -- its report
-    failed = chunks.num_failures > 0 or on_time < ON_TIME
-    environment.process_exit_code = 1 if failed else 0
+def verdict(environment: Environment, **_: Any) -> None:
+    """Fail the run when an objective is missed."""
+    if LiveUser.process is not None:
+        LiveUser.process.close()
+    objectives = Objectives(
+        float(option("ON_TIME", "0.99")),
+        float(option("FIRST_FRAME", "1.5")),
+        float(option("FAILURES", "0")),
+    )
+    found = judge(RECORD.turns, objectives)
+    for one in found:
+        words = "met" if one.met else "MISSED"
+        print(f"{words}: {one.name}: {one.found}, wanted {one.wanted}", flush=True)  # noqa: T201 -- its report
+    environment.process_exit_code = 0 if all(one.met for one in found) else 1

@@ -26,7 +26,9 @@ from rich.console import Console
 
 from loadtests.loopback_llm import LoopbackLlm, loopback_llm
 from loadtests.service import serving
+from loadtests.turns import timing
 from loadtests.viewer import Viewer
+from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.speech.ffmpeg import ffmpeg_path
 
 REPLY = (
@@ -36,6 +38,7 @@ REPLY = (
 )
 """About 12 s of speech."""
 TOKENS_PER_SECOND = 20.0
+DEMO = Path(__file__).parent.parent / "export" / "demo" / "checkpoint"
 BATCH = 4  # the old command line's --batch_size
 
 
@@ -181,23 +184,39 @@ async def old_way(llm: LoopbackLlm, checkpoint: Path, prepared: Path) -> Old:
 async def ours(url: str) -> Ours:
     """The same reply from the service: live, and as a finished MP4 without pacing."""
     async with Viewer(url) as viewer:
+        began = time.monotonic()
         turn = await viewer.begin("ask", {"text": "The weather?"})
-        performance = await viewer.performance(turn, timeout=120)
-        await viewer.idle_again(turn)
+        await viewer.idle_again(turn, timeout=120)
+        if errors := viewer.of("error", turn):
+            raise MuseTalkError(f"the live reply failed: {errors[0]['message']}")
+        spoken = [media for media in viewer.media if media.kind == "speech"]
+        first_frame = timing(spoken, began, float(viewer.joined["fps"]))["first_frame"]
     async with httpx.AsyncClient(timeout=600) as http:
         began = time.perf_counter()
         answer = await http.post(f"{url}/v1/speak", json={"text": REPLY})
         answer.raise_for_status()
         whole = time.perf_counter() - began
-    return Ours(float(performance["first_frame"]), whole)
+    return Ours(first_frame, whole)
 
 
-async def compare(checkpoint: Path, prepared: Path, cache: Path) -> tuple[Old, Ours]:
+def prepared_avatar(cache: Path) -> Path:
+    """The avatar that a service prepared last.
+
+    Raises:
+        SetupError: there is none.
+    """
+    files = sorted((cache / "prepared").glob("*.npz"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise SetupError(f"{cache} has no prepared avatar", remedy="name one with --avatar")
+    return files[-1]
+
+
+async def compare(checkpoint: Path, prepared: Path | None, cache: Path) -> tuple[Old, Ours]:
     """Both, one after the other.
 
     Args:
         checkpoint: that the repository was built from.
-        prepared: the avatar for the old way.
+        prepared: the avatar for the old way; None takes the one that the service prepared.
         cache: of the service.
     """
     async with loopback_llm() as llm:
@@ -205,15 +224,19 @@ async def compare(checkpoint: Path, prepared: Path, cache: Path) -> tuple[Old, O
         llm.tokens_per_second = TOKENS_PER_SECOND
         async with serving(llm, cache) as url:
             new = await ours(url)
-        return await old_way(llm, checkpoint, prepared), new
+        return await old_way(llm, checkpoint, prepared or prepared_avatar(cache)), new
 
 
 def main() -> None:
     """Compare, print, write."""
     parser = argparse.ArgumentParser(description="The replaced backend against this one")
     parser.add_argument("--render", nargs=4, type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--avatar", type=Path, help="a prepared avatar (.npz)")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=DEMO, help="that the served repository was built from"
+    )
+    parser.add_argument(
+        "--avatar", type=Path, help="a prepared avatar (.npz); default: the service's own"
+    )
     parser.add_argument("--cache", type=Path, default=Path("out/old_way_cache"))
     parser.add_argument("--output", type=Path, default=Path("out/old_way.json"))
     given = parser.parse_args()

@@ -17,12 +17,13 @@ from loadtests.loopback_llm import LoopbackLlm
 
 
 @asynccontextmanager
-async def serving(llm: LoopbackLlm | None, cache: Path) -> AsyncIterator[str]:
+async def serving(llm: LoopbackLlm | None, cache: Path, **options: str) -> AsyncIterator[str]:
     """``musetalk serve`` as operators run it; yields its address.
 
     Args:
         llm: answers; None leaves the embedded responder.
         cache: of the service.
+        options: environment variables.
 
     Raises:
         TimeoutError: it was not ready within three minutes.
@@ -34,7 +35,7 @@ async def serving(llm: LoopbackLlm | None, cache: Path) -> AsyncIterator[str]:
         replies = {"MUSETALK_LLM_BASE_URL": llm.url, "MUSETALK_LLM_MAX_TOKENS": "1000"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "orchestrator.cli", "serve", "--port", str(port)),
-        env={**os.environ, **replies, "MUSETALK_CACHE_DIR": str(cache)},
+        env={**os.environ, **replies, "MUSETALK_CACHE_DIR": str(cache), **options},
     )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -27,6 +27,7 @@ class Received:
     Attributes:
         at: when it came, on the monotonic clock.
         position: of the player then, in seconds of the timeline.
+        waited: seconds since the message before that the player had nothing to show.
     """
 
     sequence: int
@@ -36,6 +37,7 @@ class Received:
     data: bytes
     at: float
     position: float
+    waited: float = 0.0
 
     @property
     def end(self) -> float:
@@ -79,6 +81,7 @@ class Viewer:
         self._position = 0.0
         self._ticked: float | None = None
         self._last = -1
+        self._stalled = 0.0
         self._changed = asyncio.Condition()
         self._wakes: set[asyncio.Task[None]] = set()
 
@@ -198,9 +201,21 @@ class Viewer:
             self._ticked = now
         return self._position
 
+    @property
+    def init(self) -> bytes:
+        """The init segment."""
+        return self._player.init
+
     def stream(self) -> bytes:
         """The MP4 that the player has."""
         return self._player.stream()
+
+    def forget(self) -> None:
+        """Keep the init segment only: a viewer that stays for hours must not fill the memory."""
+        self.media.clear()
+        self.events.clear()
+        self.problems.clear()
+        self._player.held.clear()
 
     def _keep(self, event: str) -> Callable[[dict[str, Any]], None]:
         def keep(payload: dict[str, Any]) -> None:
@@ -223,7 +238,8 @@ class Viewer:
         if message["sequence"] <= self._last:
             self.problems.append(f"sequence {message['sequence']} after {self._last}")
         self._last = message["sequence"]
-        received = Received(**message, at=time.monotonic(), position=position)
+        waited, self._stalled = self.stalls - self._stalled, self.stalls
+        received = Received(**message, at=time.monotonic(), position=position, waited=waited)
         if received.kind == "init":
             self._player = Player()
             self._player.init = received.data

@@ -1,0 +1,116 @@
+"""What decides over a run, without running one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadtests.figures import Objectives, Turn, judge, read
+from loadtests.report import batch_size, queue_ms, write
+from loadtests.sampling import OWN, Processes, Sample, Usage, triton_metrics
+from loadtests.shapes import users_at
+from loadtests.soak import drift, flat
+
+GOOD = Turn(0.0, 0, "live", "say", 100, 1, {"first_frame": 0.5}, marker=True)
+
+
+def missed(*turns: Turn, objectives: Objectives | None = None) -> list[str]:
+    verdicts = judge(turns, objectives or Objectives())
+    return [verdict.name.partition(":")[0] for verdict in verdicts if not verdict.met]
+
+
+def test_objectives() -> None:
+    assert missed(GOOD) == []
+    assert missed(replace(GOOD, late=2)) == ["frames on time"]
+    assert missed(replace(GOOD, figures={"first_frame": 1.6})) == ["p95 first frame"]
+    assert missed(replace(GOOD, figures={})) == ["p95 first frame"]
+    assert missed(GOOD, replace(GOOD, marker=False)) == ["cross-talk"]
+    assert missed(replace(GOOD, marker=None)) == ["cross-talk"]
+    assert missed(GOOD, replace(GOOD, error="broken")) == ["requests that failed"]
+    assert missed(GOOD, replace(GOOD, error="full", refused=True)) == []
+    assert missed(GOOD, objectives=Objectives(on_time=1.01)) == ["frames on time"]
+
+
+def test_a_run_in_which_nothing_happened_fails() -> None:
+    assert missed() == ["requests that failed"]
+    assert "frames on time" in missed(replace(GOOD, frames=0, late=0))
+
+
+def test_turns_survive_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "turns.jsonl"
+    path.write_text(GOOD.line() + "\n")
+    assert list(read(path)) == [GOOD]
+
+
+def test_shapes() -> None:
+    assert [users_at("steady", t, 60, 4) for t in (0, 59, 60)] == [4, 4, None]
+    assert [users_at("soak", t, 60, 4) for t in (0, 59, 60)] == [4, 4, None]
+    assert [users_at("ramp", t, 60, 4) for t in (0, 15, 30, 59, 60)] == [1, 2, 3, 4, None]
+    assert [users_at("spike", t, 100, 9) for t in (0, 40, 59, 60, 100)] == [3, 9, 9, 3, None]
+
+
+def samples(grow: int = 0, files: int = 0) -> list[Sample]:
+    return [
+        Sample(
+            float(t),
+            {"triton": Usage(t / 2, 10**9 + grow * t, 50 + files * t, 4)},
+            {
+                "nv_inference_count": 8.0 * t,
+                "nv_inference_exec_count": 2.0 * t,
+                "nv_inference_request_success": 4.0 * t,
+                "nv_inference_queue_duration_us": 12_000.0 * t,
+                "nv_inference_pending_request_count": 1.0,
+            },
+        )
+        for t in range(200)
+    ]
+
+
+def test_a_leak_of_memory_or_files_is_found() -> None:
+    assert all(verdict.met for verdict in flat(samples()))
+    # 100 s lie between the middles of the quarters: 1.25 times that is 2.5 %.
+    leaking = [verdict.name for verdict in flat(samples(grow=10**6)) if not verdict.met]
+    assert len(leaking) == 1 and leaking[0].startswith("memory of triton")
+    leaking = [verdict.name for verdict in flat(samples(files=1)) if not verdict.met]
+    assert len(leaking) == 1 and leaking[0].startswith("descriptors of triton")
+    assert not flat(samples()[:3])[0].met
+
+
+@pytest.mark.parametrize(("growth", "met"), [(0.0, True), (0.0005, False)])
+def test_drift(growth: float, met: bool) -> None:
+    turns = [
+        replace(GOOD, at=float(t), figures={"sound_offset": 0.02 + growth * t}) for t in range(100)
+    ]
+    (verdict,) = drift(turns)
+    assert verdict.met is met
+    assert not drift(turns[:2])[0].met
+
+
+def test_triton_counts_batches_and_waits() -> None:
+    text = (
+        "# TYPE nv_inference_exec_count counter\n"
+        'nv_inference_exec_count{model="unet",version="1"} 5\n'
+        'nv_inference_exec_count{model="lipsync",version="1"} 9\n'
+    )
+    assert list(triton_metrics(text).values()) == [5.0]
+    first, second = samples()[:2]
+    assert batch_size(first.triton, second.triton) == 4
+    assert queue_ms(first.triton, second.triton) == 3
+    assert batch_size(first.triton, first.triton) is None
+
+
+def test_own_process_is_sampled() -> None:
+    usage = Processes().usage()[OWN]
+    assert usage.cpu > 0 and usage.processes == 1
+    assert usage.memory == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+
+
+def test_the_report_says_what_failed(tmp_path: Path) -> None:
+    turns = [GOOD, replace(GOOD, error="<the line broke>")]
+    page = write(tmp_path, "a & b", judge(turns, Objectives()), turns, samples())
+    text = page.read_text()
+    assert "&lt;the line broke&gt;" in text and "a &amp; b" in text and "MISSED" in text
+    assert len(list(tmp_path.glob("*.png"))) == 6
