@@ -6,12 +6,17 @@ from dbos import DBOS
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import SetupError
+
+# Their import is what puts our tables into the metadata that connect() creates.
+from orchestrator.jobs import leases, ledger  # noqa: F401
 from orchestrator.jobs.database import connect
 from orchestrator.settings import Settings
 
 
 def migrate(settings: Settings) -> None:
-    """Create or alter our tables and those of the workflow engine; harmless when up to date.
+    """Create our tables that are missing and upgrade those of the workflow engine.
+
+    Harmless when up to date.
 
     Args:
         settings: ``database_url``.
