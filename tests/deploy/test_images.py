@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -112,3 +114,104 @@ def test_building_without_weights_says_what_to_do(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "MUSETALK_ACCEPT_LICENCES=yes" in done.stderr
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Each instruction of a Dockerfile with its arguments, continued lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", dockerfile.read_text(), flags=re.M)
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    return [(word, rest.strip()) for word, _, rest in (x.partition(" ") for x in lines) if word]
+
+
+class Stage:
+    """What a build does, done in a folder: its root is ``root``, the interpreter is ours."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root
+        self.entry: list[str] = []
+        self.variables = {"PATH": f"{BIN}:/usr/bin:/bin"}
+        # How this machine reaches its package index, which is not the image's business.
+        for name, value in os.environ.items():
+            if name.startswith("PIP_") or name.upper().endswith(("_PROXY", "_CERT_FILE")):
+                self.variables[name] = value
+
+    def inside(self, text: str) -> str:
+        """Absolute paths of the image as those of this folder."""
+        return re.sub(r"(?<![\w.}])/(opt|src|var)\b", rf"{self.root}/\1", text)
+
+    def do(self, word: str, rest: str) -> None:
+        if word == "WORKDIR":
+            self.folder = Path(self.inside(rest))
+            self.folder.mkdir(parents=True, exist_ok=True)
+        elif word in ("ENV", "ARG"):
+            for pair in rest.split():
+                name, _, value = pair.partition("=")
+                value = value.replace("$PATH", self.variables["PATH"])
+                self.variables[name] = self.inside(value)
+        elif word == "COPY" and not rest.startswith("--from"):
+            *sources, target = rest.split()
+            for source in sources:
+                self.copy(source, self.folder / target)
+        elif word in ("ENTRYPOINT", "CMD"):
+            self.entry += json.loads(rest)
+        elif word == "RUN" and "useradd" not in rest:
+            subprocess.run(
+                ["/bin/sh", "-ec", self.inside(rest)],
+                cwd=self.folder,
+                env=self.variables,
+                check=True,
+                timeout=600,
+            )
+
+    def copy(self, source: str, target: Path) -> None:
+        origin = ROOT / source
+        if origin.is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(origin, target)
+            return
+        for path in origin.rglob("*"):
+            name = path.relative_to(ROOT).as_posix()
+            if path.is_file() and not ignored(name) and "__pycache__" not in name:
+                to = target / path.relative_to(origin)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, to)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("MUSETALK_TEST_IMAGE") != "1",
+    reason="installs every package of the image: set MUSETALK_TEST_IMAGE=1",
+)
+def test_the_orchestrators_steps_work_in_a_plain_environment(tmp_path: Path) -> None:
+    """Every instruction but those that make a user, in order; then the image's own command."""
+    stage = Stage(tmp_path)
+    for word, rest in instructions(ROOT / "docker" / "orchestrator.Dockerfile"):
+        stage.do(word, rest)
+    assert stage.entry == ["musetalk", "serve"]
+
+    def inside(*command: str) -> str:
+        done = subprocess.run(
+            [tmp_path / "opt/musetalk/bin" / command[0], *command[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=tmp_path,
+            env=stage.variables,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "--port" in inside(*stage.entry, "--help")
+    where = inside(
+        "python",
+        "-c",
+        "import orchestrator.serve as s, sys; print(s.__file__, 'torch' in sys.modules)",
+    ).split()
+    assert where[0].startswith(str(tmp_path)), "the package of the work tree was found instead"
+    assert where[1] == "False"
+    packages = {line.partition("==")[0].lower() for line in inside("pip", "freeze").splitlines()}
+    assert {"fastapi", "dbos", "piper-tts", "opentelemetry-sdk"} <= packages
+    assert not packages & {"torch", "av", "nvidia-pytriton", "transformers", "diffusers"}
+    print(f"{len(packages)} packages, no torch")  # noqa: T201
