@@ -18,7 +18,7 @@ help:
 	@echo "make serve   the service with its web page on http://localhost:8080"
 	@echo "make demo    renders out/demo.mp4 with the embedded voice and avatar"
 	@echo "make test    the whole test suite       make check   format, lint, types"
-	@echo "make load    Locust against the embedded Triton, out/load/report.html"
+	@echo "make load    load test of the whole system, out/load/report.html"
 	@echo "make bench   benchmarks, out/bench.json  make doctor  what this machine has"
 
 $(VENV)/.serve: pyproject.toml constraints.txt orchestrator/preflight.py

@@ -37,6 +37,8 @@ KINDS: Final = ("live", "triton", "grpc", "http", "video")
 ROOM: Final = "1000"
 """Sessions and talkers that the started service admits unless ``--admission`` is given."""
 
+_FINISH_SECONDS: Final = 60
+"""That users get at the end for what they are at: the slow requests must be in the figures."""
 _ENDING_SECONDS: Final = 180
 
 
@@ -142,7 +144,7 @@ async def _started(
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"),
         *("--html", str(given.output / "locust.html"), "--csv", str(given.output / "load")),
-        *("--loglevel", "WARNING"),
+        *("--loglevel", "WARNING", "--stop-timeout", str(_FINISH_SECONDS)),
         env={**os.environ, **environment, "GRPC_ENABLE_FORK_SUPPORT": "0"},
         stdout=log,
         stderr=asyncio.subprocess.STDOUT,

@@ -129,12 +129,8 @@ def _grown(name: str, before: dict[str, float], after: dict[str, float]) -> floa
 
 def batch_size(before: dict[str, float], after: dict[str, float]) -> float | None:
     """Mean batch of the executions between two samples."""
-    runs = _grown("nv_inference_exec_count_total", before, after) or _grown(
-        "nv_inference_exec_count", before, after
-    )
-    rows = _grown("nv_inference_count_total", before, after) or _grown(
-        "nv_inference_count", before, after
-    )
+    runs = _grown("nv_inference_exec_count", before, after)
+    rows = _grown("nv_inference_count", before, after)
     return rows / runs if runs else None
 
 

@@ -120,7 +120,8 @@ def triton_metrics(text: str) -> dict[str, float]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.labels.get("model") == QUEUED_MODEL:
-                found[sample.name] = found.get(sample.name, 0.0) + sample.value
+                name = sample.name.removesuffix("_total")  # the parser's own addition
+                found[name] = found.get(name, 0.0) + sample.value
     return found
 
 

@@ -43,8 +43,8 @@ def test_every_kind_of_user_gets_what_it_asks_for(tmp_path: Path) -> None:
     """The objectives are those of a machine that other tests use too; cross-talk is as always."""
     found = run(
         tmp_path,
-        *("--mix", "live:2,triton,grpc,http,video", "--users", "6", "--seconds", "25"),
-        *("--on-time", "0", "--think", "0.1", "0.3", "--shape", "spike"),
+        *("--mix", "live,triton,grpc,http,video", "--users", "5", "--seconds", "6"),
+        *("--on-time", "0", "--think", "0.1", "0.3"),
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "met: cross-talk" in found.stdout

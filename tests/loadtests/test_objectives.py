@@ -95,7 +95,7 @@ def test_triton_counts_batches_and_waits() -> None:
         'nv_inference_exec_count{model="unet",version="1"} 5\n'
         'nv_inference_exec_count{model="lipsync",version="1"} 9\n'
     )
-    assert list(triton_metrics(text).values()) == [5.0]
+    assert triton_metrics(text) == {"nv_inference_exec_count": 5.0}
     first, second = samples()[:2]
     assert batch_size(first.triton, second.triton) == 4
     assert queue_ms(first.triton, second.triton) == 3
