@@ -33,9 +33,14 @@ def turns(tmp_path: Path) -> list[dict[str, object]]:
 
 
 def test_an_impossible_objective_fails_the_run(tmp_path: Path) -> None:
-    found = run(tmp_path, "--mix", "triton", "--users", "1", "--seconds", "4", "--on-time", "1.01")
+    found = run(
+        tmp_path,
+        *("--mix", "triton", "--users", "1", "--seconds", "8", "--on-time", "1.01"),
+        *("--shape", "soak"),
+    )
     assert found.returncode == 1, found.stderr
     assert "MISSED: frames on time" in found.stdout
+    assert "descriptors of triton: last quarter against the second" in found.stdout
     assert turns(tmp_path)
 
 
