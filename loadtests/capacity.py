@@ -81,6 +81,8 @@ async def _talk(speaker: Speaker, until: float, floor: asyncio.Semaphore) -> lis
     found = []
     while time.monotonic() < until:
         async with floor:
+            if time.monotonic() >= until:
+                break  # it waited for the others until the end
             try:
                 found.append(await speaker.turn("say"))
             except (ConnectionError, TimeoutError, asyncio.TimeoutError) as error:
