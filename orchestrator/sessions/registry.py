@@ -172,12 +172,16 @@ class Sessions:
         await self._shared.conversations.forget(session.id)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new sessions, and wait until nobody is spoken to.
+        """Take no new sessions and no new turns, and wait until nobody is spoken to.
+
+        A viewer who may begin again and again would keep this server until its time is up, and
+        then be cut off in the middle of a word.
 
         Args:
             seconds: after which the turns that still run are given up.
         """
         self._closed = True
+        self._shared.talkers.close()
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             states = self.states()

@@ -165,6 +165,7 @@ class Session:
         Raises:
             UsageError: a text that is too long or empty.
             OverloadedError: too many talk at a time.
+            StoppingError: the service is about to stop; another one goes on.
         """
         text = self._checked(text)
 
@@ -274,6 +275,7 @@ class Session:
         return text
 
     async def _begin(self) -> _Turn:
+        self._shared.talkers.require_open()  # before a turn that runs is given up for this one
         await self.interrupt()
         try:
             place = self._shared.talkers.admit(self.profile)

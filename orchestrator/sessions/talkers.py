@@ -6,7 +6,7 @@ import math
 from time import monotonic
 from typing import Final
 
-from orchestrator.errors import OverloadedError
+from orchestrator.errors import OverloadedError, StoppingError
 from orchestrator.sessions.profiles import ECONOMY, Profile
 
 _FULL_FPS: Final = 25
@@ -47,6 +47,22 @@ class Talkers:
         self._load = 0.0
         self._count = 0
         self._usual_seconds = _TURN_SECONDS
+        self._closed = False
+
+    def close(self) -> None:
+        """Let nobody begin any more; those who talk go on to their end."""
+        self._closed = True
+
+    def require_open(self) -> None:
+        """Refuse when turns may not begin any more.
+
+        Raises:
+            StoppingError: the service is about to stop.
+        """
+        if self._closed:
+            raise StoppingError(
+                "this server is about to stop", remedy="connect again; the conversation goes on"
+            )
 
     @property
     def count(self) -> int:
@@ -62,7 +78,9 @@ class Talkers:
 
         Raises:
             OverloadedError: there is no place.
+            StoppingError: the service is about to stop.
         """
+        self.require_open()
         profiles = [wanted, ECONOMY] if wanted.grid == ECONOMY.grid else [wanted]
         for profile in profiles:
             if self._load + load(profile) <= self._limit + 1e-6:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.errors import OverloadedError
+from orchestrator.errors import OverloadedError, StoppingError
 from orchestrator.sessions.profiles import CLASSIC, ECONOMY, QUALITY
 from orchestrator.sessions.talkers import Talkers
 
@@ -35,3 +35,15 @@ def test_another_frame_grid_cannot_be_lowered() -> None:
     with pytest.raises(OverloadedError):
         talkers.admit(CLASSIC)
     assert talkers.admit(QUALITY).profile is ECONOMY
+
+
+def test_nobody_begins_when_the_service_stops_and_those_who_talk_go_on() -> None:
+    talkers = Talkers(2)
+    place = talkers.admit(QUALITY)
+    talkers.close()
+    with pytest.raises(StoppingError) as caught:
+        talkers.admit(QUALITY)
+    assert caught.value.retryable
+    assert talkers.count == 1
+    place.give_back()
+    assert talkers.count == 0
