@@ -48,15 +48,14 @@ def test_every_kind_of_user_gets_what_it_asks_for(tmp_path: Path) -> None:
     """The objectives are those of a machine that other tests use too; cross-talk is as always."""
     found = run(
         tmp_path,
-        *("--mix", "live,triton,grpc,http,video", "--users", "5", "--seconds", "6"),
+        *("--mix", "live,grpc,http,video", "--users", "4", "--seconds", "6"),
         *("--on-time", "0", "--think", "0.1", "0.3"),
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "met: cross-talk" in found.stdout
     seen = turns(tmp_path)
-    kinds = {turn["kind"] for turn in seen if not turn["error"]}
-    assert {"live", "triton"} <= kinds
-    assert {turn["kind"] for turn in seen} == {"live", "triton", "grpc", "http", "video"}
+    assert {turn["kind"] for turn in seen} == {"live", "grpc", "http", "video"}
+    assert any(turn["kind"] == "live" and not turn["error"] for turn in seen)
     folder = tmp_path / "load"
     for plot in ("latency", "on_time", "batch", "queue", "cpu", "memory"):
         assert (folder / f"{plot}.png").stat().st_size > 5_000
