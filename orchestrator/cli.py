@@ -105,6 +105,8 @@ def triton(
 @app.command()
 def migrate() -> None:
     """Bring the database of the video jobs to this version."""
+    # Its import tells the migration of the table of the keys' usage.
+    from orchestrator.api import usage  # noqa: F401
     from orchestrator.jobs.migrate import migrate as run
     from orchestrator.settings import settings
 

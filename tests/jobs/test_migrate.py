@@ -65,7 +65,8 @@ def test_the_first_run_creates_the_second_changes_nothing(empty: str, tmp_path: 
     first = migrate(empty, tmp_path)
     assert (first.returncode, first.stdout) == (0, "the database is up to date\n"), first.stderr
     made = tables(empty)
-    assert {"public.musetalk_videos", "public.musetalk_leases", "dbos.workflow_status"} <= set(made)
+    ours = ("musetalk_videos", "musetalk_leases", "musetalk_usage")
+    assert {"dbos.workflow_status", *(f"public.{name}" for name in ours)} <= set(made)
 
     assert migrate(empty, tmp_path).returncode == 0
     assert tables(empty) == made
