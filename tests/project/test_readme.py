@@ -322,7 +322,7 @@ def test_avatars_videos_and_the_service_as_described(place: Path, triton: str) -
         assert (place / "out" / name).stat().st_size > 1000, name
 
     load = recipe("load").replace("out/load", str(place / "load")).split("python ", 1)[1]
-    few = f"python {load} --users 1 --seconds 3 --triton {triton}"
+    few = f"python {load} --users 1 --seconds 3 --cache {place / 'cache'}"
     shell(few, ROOT, MUSETALK_LOAD_ON_TIME="0")
     assert (place / "load" / "report.html").is_file()
 
