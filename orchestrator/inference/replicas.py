@@ -31,7 +31,10 @@ CHANNEL_ARGUMENTS: Final = [
     # A machine that vanishes closes no connection: without an answer to a ping for 10 s it is
     # gone. Servers must allow a ping every 10 s (--grpc-http2-min-recv-ping-interval-without-data).
     ("grpc.keepalive_time_ms", 30_000),
+    # gRPC 1.85 itself waits a minute for that answer, whatever keepalive_timeout says
+    # (grpc/grpc#39239), unless it is told so by the second name too.
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
