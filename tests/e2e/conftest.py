@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -133,8 +133,8 @@ class GreyAvatar:
 class StageRenderer:
     """What sessions ask of a renderer."""
 
-    def __init__(self) -> None:
-        self.inference = LoudnessModel()
+    def __init__(self, inference: Any = None) -> None:
+        self.inference = inference or LoudnessModel()
         self.scheduler = Scheduler()
         self.voice = FallbackSynthesizer(SignalVoice(), SignalVoice())
         self._avatar = GreyAvatar()
@@ -169,12 +169,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def running_stage(**options: Any) -> AsyncIterator[Stage]:
+async def running_stage(inference: Any = None, **options: Any) -> AsyncIterator[Stage]:
     async with loopback_llm() as llm:
         settings = Settings(llm_base_url=llm.url, _env_file=None, **options)
         telemetry = Telemetry()
         service = Service(settings, telemetry, Admission(1, telemetry))
-        renderer: Any = StageRenderer()
+        renderer: Any = StageRenderer(inference)
         async with open_sessions(settings, renderer, telemetry) as sessions:
             service.sessions = sessions
             listener = socket.create_server(("127.0.0.1", 0))
@@ -200,6 +200,12 @@ async def running_stage(**options: Any) -> AsyncIterator[Stage]:
 async def stage() -> AsyncIterator[Stage]:
     async with running_stage(max_talkers=12.0) as made:
         yield made
+
+
+@pytest.fixture
+def stage_over() -> Callable[..., AbstractAsyncContextManager[Stage]]:
+    """Makes a stage over another model than the arithmetic one."""
+    return running_stage
 
 
 @pytest.fixture
