@@ -7,11 +7,11 @@ import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from export.checkpoint import Checkpoint
 from export.manifest import Manifest, ModelEntry, sha256, versions, weights_id
@@ -38,6 +38,14 @@ DECODERS = ("full", "fast")
 _MARKS = ("manifest.json", "lipsync/config.pbtxt")
 """What a folder holds that may be replaced."""
 Progress = Callable[[str], None]
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+_ON_THE_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""PyTorch's counter knows attention by the names of the GPU's kernels alone."""
 
 
 def modules(checkpoint: Checkpoint, decoder: str) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
@@ -67,7 +75,7 @@ def rehearse(module: nn.Module, model: Model, root: Path) -> float:
     Raises:
         CheckpointError: its configs describe a network with another interface.
     """
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_ON_THE_CPU)
     try:
         with torch.no_grad(), counter:
             output = module(*example_inputs(model, batch=1))
