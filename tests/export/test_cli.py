@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from export.cli import app
 from export.manifest import Manifest, sha256
@@ -91,11 +91,16 @@ async def test_sample_is_real(tmp_path: Path) -> None:
         await load_sample(tmp_path / "x.png", None)
 
 
+def verify(checkpoint: Path, repository: Path) -> Result:
+    command = ["verify", "--checkpoint", str(checkpoint), "--repository", str(repository)]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+
+
 @pytest.mark.triton
 def test_verify_passes_for_what_was_built(small_repository: tuple[Path, Path]) -> None:
     checkpoint, repository = small_repository
-    answer = musetalk("verify", "--checkpoint", checkpoint, "--repository", repository)
-    assert answer.returncode == 0, answer.stderr
+    answer = verify(checkpoint, repository)
+    assert answer.exit_code == 0, answer.output
     for name in (*Manifest.read(repository).models, "chain"):
         line = next(line for line in answer.stdout.splitlines() if line.split()[:1] == [name])
         assert "passed" in line
@@ -112,13 +117,13 @@ def test_verify_fails_for_other_weights(
     weights = torch.load(path, weights_only=True)
     weights["conv_out.weight"] *= 1.05
     torch.save(weights, path)
-    answer = musetalk("verify", "--checkpoint", checkpoint, "--repository", repository)
-    assert answer.returncode == 1 and "was built from another unet.pth" in answer.stderr
+    refused = verify(checkpoint, repository)
+    assert "was built from another unet.pth" in str(refused.exception)
     manifest = repository / "manifest.json"
     old = sha256(golden_checkpoint / "unet.pth")
     manifest.write_text(manifest.read_text().replace(old, sha256(path)))
-    answer = musetalk("verify", "--checkpoint", checkpoint, "--repository", repository)
-    assert answer.returncode == 1, answer.stdout
+    answer = verify(checkpoint, repository)
+    assert answer.exit_code == 1, answer.output
     verdicts = {
         line.split()[0]: "FAILED" in line for line in answer.stdout.splitlines() if line.strip()
     }
