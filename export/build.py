@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from export.checkpoint import Checkpoint
 from export.manifest import Manifest, ModelEntry, sha256, versions, weights_id
@@ -41,7 +42,8 @@ Progress = Callable[[str], None]
 
 
 def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    """Two matrix products; a multiply and an add count as two."""
+    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
 
 
 _ON_THE_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
