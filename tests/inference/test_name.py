@@ -18,6 +18,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from orchestrator.inference import TritonClient
 from orchestrator.inference import client as client_module
+from orchestrator.inference.distribution import find_distribution
+from orchestrator.inference.ports import Ports
 from orchestrator.inference.replicas import CHANNEL_ARGUMENTS
 from orchestrator.rendering.tasks import end
 
@@ -124,14 +126,16 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @asynccontextmanager
-async def called_all_the_time(client: TritonClient) -> AsyncIterator[list[Exception]]:
+async def called_all_the_time(
+    client: TritonClient, model: str = "unet"
+) -> AsyncIterator[list[Exception]]:
     """Sessions that call again and again; gives what failed."""
     failed: list[Exception] = []
 
     async def call() -> None:
         while True:
             try:
-                await client.infer("unet", {"x": X}, timeout=5.0)
+                await client.infer(model, {"x": X}, timeout=5.0)
             except Exception as error:  # noqa: BLE001 -- every failure is a lost call
                 failed.append(error)
             await asyncio.sleep(0.01)
@@ -202,6 +206,68 @@ async def test_a_new_replica_gets_its_share_and_one_that_is_gone_gets_nothing(
         found = await shares(cluster, 1.0)
         assert not failed, failed[:3]
     assert max(found.values()) <= 1.2 * min(found.values()) + 2, found
+
+
+@asynccontextmanager
+async def real_triton(repository: Path, folder: Path, *options: str) -> AsyncIterator[int]:
+    """A tritonserver as docker/serve-triton.sh starts it; its gRPC port."""
+    found = find_distribution()
+    (folder / "bin").mkdir()
+    (folder / "bin" / "tritonserver").symlink_to(found.binary)
+    environment = found.environment()
+    ports = Ports(0, 0, 0).resolve()
+    process = await asyncio.create_subprocess_exec(
+        *(str(SCRIPT), str(repository), f"--backend-directory={found.lay_out_backends(folder)}"),
+        f"--backend-config=python,shm-region-prefix-name={folder.parent.name}-{folder.name}",
+        *(f"--{kind}-address=127.0.0.1" for kind in ("grpc", "http", "metrics")),
+        *(f"--grpc-port={ports.grpc}", f"--http-port={ports.http}"),
+        *(f"--metrics-port={ports.metrics}", *options),
+        env={**environment, "PATH": f"{folder / 'bin'}:{environment['PATH']}"},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with TritonClient(f"127.0.0.1:{ports.grpc}") as client:
+
+            async def ready() -> bool:
+                assert process.returncode is None
+                await asyncio.sleep(0.1)
+                return await client.ready()
+
+            await until(ready, 60)
+        yield ports.grpc
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            assert await asyncio.wait_for(process.wait(), 40) == 0
+        except asyncio.TimeoutError:
+            process.kill()
+            raise
+
+
+@pytest.mark.triton
+async def test_a_real_server_ends_old_connections_and_no_call_is_lost(
+    cluster: Cluster,
+    one_model: Callable[[], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quickly(monkeypatch, dns_min_time_between_resolutions_ms=200)
+    cluster.dns.addresses = ["127.0.0.1"]
+    age = "--grpc-max-connection-age=700"
+    async with (
+        real_triton(one_model(), tmp_path, age) as cluster.port,
+        TritonClient(cluster.address) as client,
+    ):
+        async with called_all_the_time(client, "scale") as failed:
+
+            async def asked_again() -> bool:
+                await asyncio.sleep(0.1)
+                return len(cluster.dns.asked) > 3
+
+            await until(asked_again, 20)
+            assert not failed, failed[:3]
+        assert (await client.statistics("scale")).requests > 50
 
 
 async def test_a_machine_that_vanishes_is_left_out(
