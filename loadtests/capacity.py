@@ -45,6 +45,7 @@ class Trial:
         seconds: of the trial.
         frames: of speech that were shown.
         on_time: share of them that were there in time.
+        reduced: share of them that came at half rate, because time was short.
         first_frame_p95: seconds from the request until the player showed it.
         failed: turns that failed.
         stalls: seconds that players had nothing to show, all together.
@@ -56,6 +57,7 @@ class Trial:
     seconds: float
     frames: int
     on_time: float
+    reduced: float
     first_frame_p95: float
     failed: int
     stalls: float
@@ -125,6 +127,7 @@ async def trial(url: str, talkers: int, seconds: float, viewers: int | None = No
         lasted,
         frames,
         1 - late / frames if frames else 0.0,
+        sum(turn.reduced for turn in turns) / frames if frames else 0.0,
         percentile(shown, 0.95) if shown else math.inf,
         sum(bool(turn.error) for turn in turns),
         stalls,
@@ -196,6 +199,7 @@ def main() -> int:
     for one in found:
         console.print(
             f"{one.talkers} of {one.viewers} talk, {one.seconds:.0f} s: {one.on_time:.2%} on time, "
+            f"{one.reduced:.1%} at half rate, "
             f"p95 first frame {one.first_frame_p95:.2f} s, {one.failed} failed, "
             f"stalls {one.stalls:.1f} s, "
             f"viewers themselves {one.own_cpu:.2f} cores"
@@ -211,6 +215,7 @@ def main() -> int:
     console.print(
         f"{last.talkers} streams{idle} at 25 fps, p95 first frame {last.first_frame_p95:.2f} s, "
         f"{last.on_time:.2%} of frames on time for {last.seconds:.0f} s, "
+        f"{last.reduced:.1%} at half rate, "
         f"on {psutil.cpu_count()} cores of {cpu_name()}"
     )
     return 0

@@ -29,6 +29,7 @@ class Turn:
         request: what it asked for, such as ``say``.
         frames: of speech that were to be shown in real time; 0 where nobody watches.
         late: of them, those that were not there in time.
+        reduced: of them, those at half rate, because time was short.
         figures: by name, in seconds; ``real_time_factor`` has no unit.
         marker: whether the viewer heard its own marker and nothing else; None: not asked.
         error: why it failed.
@@ -45,6 +46,7 @@ class Turn:
     marker: bool | None = None
     error: str = ""
     refused: bool = False
+    reduced: int = 0
 
     def line(self) -> str:
         """One line of JSON."""

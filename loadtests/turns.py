@@ -94,6 +94,7 @@ class Speaker:
             figures=figures,
             marker=marker,
             error="; ".join(viewer.problems[-3:]),
+            reduced=int(report["frames_reduced"]),
         )
 
     async def _recording(self) -> str:

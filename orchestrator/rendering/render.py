@@ -43,6 +43,11 @@ _RECOVERY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.25
 
 
+SMALL_BATCHES: Final = 4
+"""Requests at the beginning of an utterance in which a frame waits for few others: until frames
+are there some time before they are shown."""
+
+
 @dataclass(frozen=True)
 class RenderOptions:
     """How to render.
@@ -52,8 +57,8 @@ class RenderOptions:
         batch: frames in one request to Triton.
         alignment: which Whisper steps a frame reads, design.md section 6.
         timeout: seconds that one request may take.
-        first_batch: frames in each of the first two requests of an utterance, so that it begins
-            to show soon and goes on; None: as in the others.
+        first_batch: frames in each of an utterance's first ``SMALL_BATCHES`` requests, so that it
+            begins to show soon and goes on; None: as in the others.
     """
 
     fps: int = 25
@@ -66,7 +71,7 @@ class RenderOptions:
         """Cut an utterance of ``frames`` frames into requests."""
         start, number = 0, 0
         while start < frames:
-            size = self.first_batch if self.first_batch and number < 2 else self.batch
+            size = self.first_batch if self.first_batch and number < SMALL_BATCHES else self.batch
             yield slice(start, min(start + size, frames))
             start, number = start + size, number + 1
 
@@ -86,20 +91,43 @@ class Chunk:
     late: int = 0
 
 
+class Overdue:
+    """First frames of a batch that cannot wait for their mouths any longer.
+
+    Attributes:
+        frames: how many of them there are by now.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._more = asyncio.Event()
+
+    def give_up(self, frames: int) -> None:
+        """So many more frames are shown without their mouths; an even number, or the rest."""
+        self.frames += frames
+        self._more.set()
+
+    async def more(self) -> None:
+        """Wait until there are more of them than at the last call."""
+        await self._more.wait()
+        self._more.clear()
+
+
 class Faces(Protocol):
     """Makes the mouths of one utterance; several batches may be on their way."""
 
-    async def __call__(self, first: int, latents: F16, audio: F16) -> U8 | None:
+    async def __call__(self, first: int, latents: F16, audio: F16, overdue: Overdue) -> U8 | None:
         """Make the mouths of one batch.
 
         Args:
             first: index in the utterance of the batch's first frame.
             latents: F16[n,8,32,32].
             audio: F16[n,50,384].
+            overdue: is told of frames whose moment passes meanwhile.
 
         Returns:
             U8[m,256,256,3] BGR, m = n, or ceil(n/2) where each is shown for two frames; None:
-            they would come too late to be shown.
+            all of them were given up.
         """
         ...
 
@@ -142,7 +170,7 @@ async def render_speech(
         if part is not None:
             audio = audio.part(*part)
 
-    async def patient(first: int, latents: F16, audio: F16) -> U8:
+    async def patient(first: int, latents: F16, audio: F16, overdue: Overdue) -> U8:
         return await _persist(
             lambda: inference.lipsync(latents, audio, timeout=options.timeout), inference, times
         )
@@ -177,10 +205,10 @@ async def render_frames(
         last_face: the mouth shown before it, for frames that come too late.
 
     Yields:
-        The frames in order, a batch at a time.
+        The frames in order, a batch at a time, or what of it is overdue and the rest.
     """
     batches = options.batches(len(audio))
-    waiting: deque[tuple[list[int], asyncio.Task[U8 | None]]] = deque()
+    waiting: deque[tuple[list[int], Overdue, asyncio.Task[U8 | None]]] = deque()
 
     def send_next() -> None:
         batch = next(batches, None)
@@ -190,35 +218,58 @@ async def render_frames(
             source_index(avatar, first_frame + frame, options.fps)
             for frame in range(batch.start, batch.stop)
         ]
-        request = faces(batch.start, avatar.latents[indices], audio[batch])
-        waiting.append((indices, asyncio.ensure_future(request)))
+        overdue = Overdue()
+        request = faces(batch.start, avatar.latents[indices], audio[batch], overdue)
+        waiting.append((indices, overdue, asyncio.ensure_future(request)))
+
+    async def without_mouths(indices: list[int]) -> Chunk:
+        with times.measure("composite"):
+            strengths = [1.0] * len(indices)
+            frames = await asyncio.to_thread(_fade_all, avatar, indices, last_face, strengths)
+        times.idle += len(frames)
+        return Chunk(frames, last_face, len(frames))
 
     try:
         for _ in range(IN_FLIGHT):
             send_next()
         while waiting:
-            indices, task = waiting.popleft()
+            indices, overdue, task = waiting.popleft()
+            given_up = 0
             try:
-                with times.measure("lipsync"):
-                    made = await task
+                while not task.done():
+                    with times.measure("lipsync"):
+                        await _either(task, overdue)
+                    if not task.done() and overdue.frames > given_up:
+                        until = overdue.frames
+                        yield await without_mouths(indices[given_up:until])
+                        given_up = until
+                made = task.result()
             finally:
                 await end(task)
             send_next()
-            late = len(indices) if made is None else 0
+            if made is None:
+                yield await without_mouths(indices[given_up:])
+                continue
             with times.measure("composite"):
-                if made is not None:
-                    frames = await asyncio.to_thread(_composite_all, avatar, indices, made)
-                    last_face = made[-1]
-                else:
-                    strengths = [1.0] * late
-                    frames = await asyncio.to_thread(
-                        _fade_all, avatar, indices, last_face, strengths
-                    )
-            times.generated += len(frames) - late
-            times.idle += late
-            yield Chunk(frames, last_face, late)
+                step = 1 if len(made) == len(indices) else 2
+                shown = made[given_up // step :]
+                frames = await asyncio.to_thread(
+                    _composite_all, avatar, indices[given_up:], shown, step
+                )
+                last_face = made[-1]
+            times.generated += len(frames)
+            yield Chunk(frames, last_face)
     finally:
-        await end(*(task for _, task in waiting))
+        await end(*(task for _, _, task in waiting))
+
+
+async def _either(task: asyncio.Task[U8 | None], overdue: Overdue) -> None:
+    """Wait until the batch is there, or more of it is overdue."""
+    more = asyncio.ensure_future(overdue.more())
+    try:
+        await asyncio.wait({task, more}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(more)
 
 
 async def idle_frames(
@@ -327,8 +378,7 @@ async def _ready_again(inference: Inference) -> bool:
     return False
 
 
-def _composite_all(avatar: Avatar, indices: Sequence[int], faces: U8) -> list[U8]:
-    step = 1 if len(faces) == len(indices) else 2
+def _composite_all(avatar: Avatar, indices: Sequence[int], faces: U8, step: int) -> list[U8]:
     shown = [
         composite(avatar.frame(index), face, avatar.boxes[index], avatar.masks[index])
         for index, face in zip(indices[::step], faces, strict=True)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from orchestrator.errors import DeadlineError, MuseTalkError, ServerDiedError
 from orchestrator.inference.protocol import F32
 from orchestrator.inference.schedule import Scheduler
+from orchestrator.rendering.render import Overdue
 from orchestrator.rendering.tasks import end
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ GIVE_UP_SECONDS: Final = 10.0
 """A turn ends when the model has not answered for so long."""
 
 _LITTLE_SLACK: Final = 0.1
-_MUCH_SLACK: Final = 0.4
-_CALM_SECONDS: Final = 4.0
+_MUCH_SLACK: Final = 0.6
+_GIVEN_UP_TOGETHER: Final = 2
+"""Frames: as many as share a mouth at half rate."""
+
 _LONGEST_BATCH: Final = 0.5
 _WATCH_SECONDS: Final = 0.05
 _RETRY_SECONDS: Final = 0.1
@@ -46,29 +49,27 @@ class Pace:
         self.batch_seconds = 0.0
         """What a small batch usually takes."""
         self._least = least
-        self._calm_since: float | None = None
+
+    @property
+    def reduced(self) -> bool:
+        """Whether there are fewer new pictures than the profile asks for."""
+        return self.step > self._least
 
     def took(self, seconds: float) -> None:
         """A small batch took so long."""
         weight = 0.5 if self.batch_seconds else 1.0
         self.batch_seconds += weight * (min(seconds, _LONGEST_BATCH) - self.batch_seconds)
 
-    def answered(self, slack: float, now: float) -> None:
+    def answered(self, slack: float) -> None:
         """A batch was there ``slack`` seconds before it had to be."""
         if slack < _LITTLE_SLACK:
             self.late()
-        elif self.step > self._least and slack > _MUCH_SLACK:
-            if self._calm_since is None:
-                self._calm_since = now
-            elif now - self._calm_since > _CALM_SECONDS:
-                self.step = self._least
-        else:
-            self._calm_since = None
+        elif slack > _MUCH_SLACK:
+            self.step = self._least
 
     def late(self) -> None:
         """A batch did not come in time, or hardly."""
         self.step = 2
-        self._calm_since = None
 
 
 class LiveInference:
@@ -119,17 +120,20 @@ class LiveInference:
                 self._times.retries += 1
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def lipsync(self, latents: F16, audio: F16, due: Callable[[], float | None]) -> U8 | None:
-        """Make mouths by a moment that may still move.
+    async def lipsync(
+        self, latents: F16, audio: F16, due: Callable[[int], float | None], overdue: Overdue
+    ) -> U8 | None:
+        """Make mouths by moments that may still move.
 
         Args:
             latents: F16[n,8,32,32].
             audio: F16[n,50,384].
-            due: says by when; None: it may take its time.
+            due: says by when a frame of the batch is needed; None: it may take its time.
+            overdue: is told of frames whose moment has passed.
 
         Returns:
-            U8[m,256,256,3], m = n, or ceil(n/2) under overload; None when the moment passed
-            before.
+            U8[m,256,256,3], m = n, or ceil(n/2) under overload; None when the moment of the
+            last one has passed.
 
         Raises:
             MuseTalkError: the model failed, or has not answered for ``GIVE_UP_SECONDS``.
@@ -137,22 +141,31 @@ class LiveInference:
         clock = asyncio.get_running_loop().time
         began = clock()
         deadline: float | None = None
-        step = self._pace.step
-        task = asyncio.create_task(self._lipsync(latents[::step], audio[::step], due))
+        step, frames = self._pace.step, len(latents)
+        if self._pace.reduced:
+            self._times.reduced += frames
+
+        def following() -> float | None:
+            return due(overdue.frames)
+
+        task = asyncio.create_task(self._lipsync(latents[::step], audio[::step], following))
         try:
-            while not task.done():
-                deadline = due()
+            while overdue.frames < frames and not task.done():
+                deadline = following()
                 left = _WATCH_SECONDS if deadline is None else deadline - clock()
                 if left <= 0:
-                    break
-                await asyncio.wait({task}, timeout=min(left, _WATCH_SECONDS))
+                    overdue.give_up(min(_GIVEN_UP_TOGETHER, frames - overdue.frames))
+                else:
+                    await asyncio.wait({task}, timeout=min(left, _WATCH_SECONDS))
             if task.done():
                 faces = task.result()
                 self._answered = clock()
-                if deadline is None:
+                if overdue.frames:
+                    self._pace.late()
+                elif deadline is None:
                     self._pace.took(self._answered - began)
                 else:
-                    self._pace.answered(deadline - self._answered, self._answered)
+                    self._pace.answered(deadline - self._answered)
                 return faces
         finally:
             await end(task)

@@ -15,6 +15,7 @@ from orchestrator.rendering.tasks import end, within
 from orchestrator.replies.responder import instructions
 from orchestrator.sessions.conversation import Conversation, Spoken
 from orchestrator.sessions.events import Events
+from orchestrator.sessions.leisure import Leisure
 from orchestrator.sessions.listening import Listener
 from orchestrator.sessions.memory import Memory
 from orchestrator.sessions.mouths import LiveInference, Pace
@@ -326,7 +327,7 @@ class Session:
             turn.times,
             progress,
             spoken,
-            asyncio.Event(),
+            Leisure(),
         )
 
     def _run(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:

@@ -30,6 +30,7 @@ class TurnTimes(StageTimes):
     Attributes:
         first: seconds until the first ``token``, ``audio`` and ``frame``, as they come.
         late: frames that showed an older mouth, or none, because theirs came too late.
+        reduced: frames of batches with fewer mouths than the profile asks for, under overload.
         made: seconds of media that were encoded.
     """
 
@@ -37,6 +38,7 @@ class TurnTimes(StageTimes):
         super().__init__()
         self.first: dict[str, float] = {}
         self.late = 0
+        self.reduced = 0
         self.made = 0.0
         self._began = time.perf_counter()
         self._spans: dict[str, tuple[float, float]] = {}
@@ -90,6 +92,7 @@ class TurnTimes(StageTimes):
             "real_time_factor": round(self.wall / self.made, 4) if self.made else None,
             "frames": self.frames,
             "frames_late": self.late,
+            "frames_reduced": self.reduced,
             "stages": {
                 public: {
                     "start": round(self._spans[stage][0], 4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -13,10 +13,17 @@ import numpy.typing as npt
 
 from orchestrator.errors import UsageError
 from orchestrator.rendering.encode import AUDIO_RATE
-from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, render_frames
+from orchestrator.rendering.render import (
+    Overdue,
+    RenderOptions,
+    idle_frames,
+    prefetch,
+    render_frames,
+)
 from orchestrator.rendering.script import Utterance, synthesize
 from orchestrator.replies.sentences import Sentence
 from orchestrator.replies.stream import stream_sentences
+from orchestrator.sessions.leisure import Leisure, is_early
 from orchestrator.sessions.pieces import Piece
 from orchestrator.sessions.progress import TurnProgress
 from orchestrator.speech.features import SpeechFeatures, speech_features
@@ -87,8 +94,7 @@ class Tools:
         times: gets the time of each stage.
         progress: is told how far each stage is.
         spoken: called with index, text, start and end in seconds when a part begins to show.
-        begun: set when the first frames are there. Until then nothing is done for what comes
-            after the first sentence: it would only take time from it.
+        leisure: when the sentences after the one that is rendered may be worked on.
     """
 
     avatar: Avatar
@@ -101,7 +107,7 @@ class Tools:
     times: TurnTimes
     progress: TurnProgress
     spoken: Callable[[int, str, float, float], None]
-    begun: asyncio.Event
+    leisure: Leisure
 
 
 async def speak_text(pieces: AsyncGenerator[str, None], tools: Tools) -> None:
@@ -163,12 +169,11 @@ async def _voiced(
     first = True
     async with aclosing(sentences):
         async for sentence in sentences:
-            if not first:
-                await tools.begun.wait()
+            async with nullcontext() if first else tools.leisure.taken():
+                tools.progress.sentence(len(sentence.text))
+                with tools.times.measure("speech"):
+                    pcm, sound = await synthesize(tools.voice, sentence.text, tools.language)
             first = False
-            tools.progress.sentence(len(sentence.text))
-            with tools.times.measure("speech"):
-                pcm, sound = await synthesize(tools.voice, sentence.text, tools.language)
             tools.times.reached("audio")
             tools.progress.voiced(len(sentence.text), len(pcm))
             yield sentence.text, Utterance(pcm, sound, sentence.pause, 0.0)
@@ -180,13 +185,16 @@ async def _encoded(
 ) -> AsyncGenerator[Part, None]:
     inference = cast("Inference", tools.inference)
     fps = tools.profile.grid
+    first = True
     async with aclosing(utterances):
         async for text, utterance in utterances:
             if not frame_count(len(utterance.pcm), fps):
-                tools.begun.set()
+                tools.leisure.judge_by(lambda: True)
                 continue  # shorter than one frame
-            with tools.times.measure("features"):
-                features = await speech_features(inference, utterance.pcm, fps)
+            async with nullcontext() if first else tools.leisure.taken():
+                with tools.times.measure("features"):
+                    features = await speech_features(inference, utterance.pcm, fps)
+            first = False
             yield Part(text, utterance, features)
 
 
@@ -222,6 +230,12 @@ async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U
         times.note("encode", times.elapsed - work)
         tools.progress.encoded(media)
 
+    def there_is_time() -> bool:
+        following, ending = tools.stage.due(position + done), tools.stage.due(position + spoken)
+        return done >= spoken or is_early(following, ending, asyncio.get_running_loop().time())
+
+    tools.leisure.judge_by(there_is_time)
+
     async def hand_over(frames: list[U8]) -> None:
         nonlocal done
         sound = part.utterance.sound[done * samples : (done + len(frames)) * samples]
@@ -230,15 +244,15 @@ async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U
             sound = np.concatenate([sound, np.zeros(missing, np.int16)])
         wait = max(0.0, tools.pace.batch_seconds - len(frames) / profile.grid)
         await tools.stage.put(Piece(frames, sound, None if done else begins, encoded, wait))
-        tools.begun.set()
         done += len(frames)
         tools.progress.rendered(len(frames))
 
-    async def faces(first: int, latents: F16, audio: F16) -> U8 | None:
-        # A sentence begins when its first mouths are there; after that its sound does not wait.
-        return await tools.inference.lipsync(
-            latents, audio, lambda: tools.stage.due(position + first) if first else None
-        )
+    async def faces(first: int, latents: F16, audio: F16, overdue: Overdue) -> U8 | None:
+        def due(frame: int) -> float | None:
+            # A sentence begins when its first mouths are there; then its sound does not wait.
+            return tools.stage.due(position + first + frame) if first else None
+
+        return await tools.inference.lipsync(latents, audio, due, overdue)
 
     if part.features is not None:
         chunks = render_frames(

@@ -29,7 +29,7 @@ async def test_the_search_ends_at_the_largest_number_that_lasts(
 ) -> None:
     async def fake(url: str, talkers: int, seconds: float) -> Trial:
         good = talkers <= (lasting if seconds == 9 else carried)
-        return Trial(talkers, talkers, seconds, 100, 1.0 if good else 0.9, 0.5, 0, 0.0, 0.1)
+        return Trial(talkers, talkers, seconds, 100, 1.0 if good else 0.9, 0.0, 0.5, 0, 0.0, 0.1)
 
     monkeypatch.setattr(capacity, "trial", fake)
     found = await search("url", 1, 9, most)
@@ -38,10 +38,10 @@ async def test_the_search_ends_at_the_largest_number_that_lasts(
 
 
 def test_a_trial_with_a_failed_turn_is_not_carried() -> None:
-    assert Trial(1, 1, 1.0, 100, 1.0, 0.5, 0, 0.0, 0.1).carried
-    assert not Trial(1, 1, 1.0, 100, 1.0, 0.5, 1, 0.0, 0.1).carried
-    assert not Trial(1, 1, 1.0, 100, 0.98, 0.5, 0, 0.0, 0.1).carried
-    assert not Trial(1, 1, 1.0, 100, 1.0, 1.6, 0, 0.0, 0.1).carried
+    assert Trial(1, 1, 1.0, 100, 1.0, 0.0, 0.5, 0, 0.0, 0.1).carried
+    assert not Trial(1, 1, 1.0, 100, 1.0, 0.0, 0.5, 1, 0.0, 0.1).carried
+    assert not Trial(1, 1, 1.0, 100, 0.98, 0.0, 0.5, 0, 0.0, 0.1).carried
+    assert not Trial(1, 1, 1.0, 100, 1.0, 0.0, 1.6, 0, 0.0, 0.1).carried
 
 
 @pytest.mark.triton

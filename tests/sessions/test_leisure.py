@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from orchestrator.sessions.leisure import NEXT_SECONDS, SAFE_SECONDS, Leisure, is_early
+
+
+@pytest.mark.parametrize(
+    ("following", "ending", "expected"),
+    [
+        (None, None, False),
+        (10 + SAFE_SECONDS / 2, 10 + 2 * NEXT_SECONDS, False),
+        (10 + 2 * SAFE_SECONDS, 10 + 2 * NEXT_SECONDS, True),
+        (10 + SAFE_SECONDS / 2, 10 + NEXT_SECONDS / 2, True),
+        (9.0, 9.5, True),
+    ],
+)
+def test_frames_are_early_or_the_end_is_near(
+    following: float | None, ending: float | None, expected: bool
+) -> None:
+    assert is_early(following, ending, 10.0) is expected
+
+
+async def test_one_thing_at_a_time_and_only_when_there_is_time() -> None:
+    leisure = Leisure()
+    done: list[str] = []
+    at_work = 0
+
+    async def work(name: str) -> None:
+        nonlocal at_work
+        async with leisure.taken():
+            at_work += 1
+            assert at_work == 1
+            await asyncio.sleep(0.01)
+            at_work -= 1
+            done.append(name)
+
+    tasks = [asyncio.create_task(work(name)) for name in ("voice", "features")]
+    await asyncio.sleep(0.05)
+    assert not done
+    leisure.judge_by(lambda: len(done) < 1)
+    await asyncio.sleep(0.1)
+    assert done == ["voice"]
+    leisure.judge_by(lambda: True)
+    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert done == ["voice", "features"]
+
+
+async def test_who_is_cancelled_while_waiting_keeps_nobody() -> None:
+    leisure = Leisure()
+
+    async def work() -> None:
+        async with leisure.taken():
+            pass
+
+    gone = asyncio.create_task(work())
+    await asyncio.sleep(0.03)
+    gone.cancel()
+    leisure.judge_by(lambda: True)
+    await asyncio.wait_for(work(), 5)
+    assert gone.cancelled()
