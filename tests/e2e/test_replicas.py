@@ -46,7 +46,7 @@ class Audience:
         try:
             yield
             self.over = True
-            await asyncio.wait_for(asyncio.gather(*tasks), 30)
+            await asyncio.wait_for(asyncio.gather(*tasks), 60)
         finally:
             await end(*tasks)
 
@@ -56,16 +56,21 @@ async def served(server: EmbeddedTriton) -> int:
         return (await client.statistics("unet")).requests
 
 
-async def shares(servers: list[EmbeddedTriton], seconds: float) -> list[int]:
-    """Requests that each gets within some time."""
+async def shares(servers: list[EmbeddedTriton], together: int) -> list[int]:
+    """Requests that each gets until they have got so many."""
     before = [await served(server) for server in servers]
-    await asyncio.sleep(seconds)
-    after = [await served(server) for server in servers]
-    return [int(share) for share in np.subtract(after, before)]
+    found: list[int] = []
+
+    async def enough() -> bool:
+        after = [await served(server) for server in servers]
+        found[:] = [int(share) for share in np.subtract(after, before)]
+        return sum(found) >= together
+
+    await until(enough, 30)
+    return found
 
 
 def assert_even(shares: list[int]) -> None:
-    assert min(shares) > 5, shares
     assert max(shares) <= 1.2 * min(shares) + 2, shares
 
 
@@ -121,9 +126,9 @@ async def test_one_killed_one_drained_one_slow_and_no_frame_is_lost(
             audience = Audience(stage.url, 2)
             async with audience.watching():
                 await until(lambda: everybody_served(servers), 20)
-                even = await shares(servers, 3)
+                even = await shares(servers, 45)
                 async with crawling(slow):
-                    limping = await shares(servers, 3)
+                    limping = await shares(servers, 30)
 
                 assert killed.pid is not None
                 psutil.Process(killed.pid).kill()
