@@ -52,7 +52,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         pb_utils.Logger.log_info(
             f"{args['model_name']} computes in {self._engine.precision}, "
-            f"warm for batches of {' and '.join(map(str, warm))}"
+            f"warm for batches of {', '.join(map(str, warm))}"
         )
 
     def _check_names(self, config: dict[str, Any]) -> None:

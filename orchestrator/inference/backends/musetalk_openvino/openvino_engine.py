@@ -95,12 +95,12 @@ class Engine:
         return list(self._outputs)
 
     def warm_up(self, largest: int, *, patience: float = 5.0) -> list[int]:
-        """Run zeros, so that no request pays for the first time.
+        """Run zeros, so that no request pays for the first time of its batch size.
 
         Args:
             largest: the largest batch, which sizes the buffers.
-            patience: seconds. The largest batch is left out where it would take longer: of
-                seconds of computing its first time is no part that anyone notices.
+            patience: seconds for all of it. What would take longer is left out: of seconds of
+                computing its first time is no part that anyone notices.
 
         Returns:
             The batch sizes that ran.
@@ -109,10 +109,13 @@ class Engine:
             EngineError: the model does not run.
         """
         self._run_zeros(1)
-        if largest == 1 or self._run_zeros(1) * largest > patience:
-            return [1]
-        self._run_zeros(largest)
-        return [1, largest]
+        once = self._run_zeros(1)
+        sizes = [1]
+        for size in sorted({*(2**power for power in range(1, largest.bit_length())), largest}):
+            if size > 1 and once * (sum(sizes) + size) <= patience:
+                self._run_zeros(size)
+                sizes.append(size)
+        return sizes
 
     def _run_zeros(self, batch: int) -> float:
         """Compute a batch of zeros; return how many seconds it took."""
