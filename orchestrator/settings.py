@@ -100,7 +100,8 @@ class Settings(BaseSettings):
 
     # Live sessions
     max_sessions: Annotated[int, Field(ge=1)] = 64
-    max_talkers: Annotated[float, Field(gt=0)] = 2.0
+    # Estimated at the start when it is not given
+    max_talkers: Annotated[float, Field(gt=0)] | None = None
     # A folder, or s3://BUCKET/PREFIX that several servers share; in memory without it
     conversation_store: str | None = None
     conversation_retention: Annotated[float, Field(gt=0)] = 86400.0

@@ -16,6 +16,7 @@ from orchestrator.errors import NotFoundError, OverloadedError, StoppingError, U
 from orchestrator.rendering.tasks import end
 from orchestrator.replies.responder import LANGUAGES, responder
 from orchestrator.sessions.conversation import Conversation, hash_token
+from orchestrator.sessions.estimate import LEAST, lipsync_rate, talkers
 from orchestrator.sessions.profiles import Profile, find_profile
 from orchestrator.sessions.session import Session
 from orchestrator.sessions.shared import Shared
@@ -121,9 +122,23 @@ class Sessions:
         return self._shared.responder.live
 
     async def warm_up(self) -> None:
-        """Do once what would make the first viewer wait: the default avatar's idle video."""
+        """Do once what would make the first viewer wait, and find out how many may talk.
+
+        Raises:
+            MuseTalkError: an avatar, ffmpeg or Triton does not work.
+        """
         media = await self._make_media(await self._renderer.avatar(None), find_profile(None))
         await media.close()
+        settings, inference = self._shared.settings, self._shared.inference
+        if settings.max_talkers is None:
+            rate = await lipsync_rate(inference, settings.batch, timeout=settings.inference_timeout)
+            self._shared.talkers.limit = limit = talkers(rate)
+            LOG.info(
+                "%g may talk at a time: lipsync makes %.0f frames a second "
+                "(an estimate; MUSETALK_MAX_TALKERS sets what was measured)",
+                limit,
+                rate,
+            )
 
     async def join(self, request: JoinRequest, client: Client) -> Joined:
         """Make a session, or go on with one.
@@ -275,7 +290,7 @@ async def open_sessions(
         renderer.scheduler,
         renderer.voice,
         replies,
-        Talkers(settings.max_talkers),
+        Talkers(settings.max_talkers or LEAST),
         conversations,
         telemetry,
     )

@@ -39,11 +39,14 @@ class Talkers:
     """A bounded amount of speech at a time.
 
     Args:
-        limit: talkers of 25 pictures a second that this machine can render at a time.
+        limit: talkers of 25 pictures a second that can be rendered at a time.
+
+    Attributes:
+        limit: likewise; a lower one sends nobody away who talks already.
     """
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self.limit = limit
         self._load = 0.0
         self._count = 0
         self._usual_seconds = _TURN_SECONDS
@@ -83,7 +86,7 @@ class Talkers:
         self.require_open()
         profiles = [wanted, ECONOMY] if wanted.grid == ECONOMY.grid else [wanted]
         for profile in profiles:
-            if self._load + load(profile) <= self._limit + 1e-6:
+            if self._load + load(profile) <= self.limit + 1e-6:
                 self._load += load(profile)
                 self._count += 1
                 return Place(self, profile)

@@ -57,7 +57,8 @@ def start_service(fakes: ModuleType, tmp_path: Path) -> Start:
 
     @asynccontextmanager
     async def start(delay: float = 0.0, **values: Any) -> AsyncIterator[Running]:
-        settings = Settings(**{"cache_dir": tmp_path / "cache", "_env_file": None, **values})
+        given = {"cache_dir": tmp_path / "cache", "max_talkers": 2.0, "_env_file": None, **values}
+        settings = Settings(**given)
         inference, voice = fakes.FakeInference(delay), fakes.FakeVoice()
         renderer = fakes.fake_renderer(settings, inference=inference, voice=voice)
         telemetry = Telemetry()

@@ -93,7 +93,7 @@ class Server:
 @pytest.fixture
 async def server(tmp_path: Any) -> AsyncGenerator[Server, None]:
     telemetry = Telemetry()
-    settings = Settings(_env_file=None, cache_dir=tmp_path)
+    settings = Settings(_env_file=None, cache_dir=tmp_path, max_talkers=2.0)
     service = Service(settings, telemetry, Admission(1, telemetry))
     sessions: Any = FakeSessions()
     service.sessions = sessions

@@ -52,7 +52,7 @@ def small_avatar() -> Avatar:
 @asynccontextmanager
 async def running(cache: Path) -> AsyncIterator[tuple[str, Renderer, LoopbackLlm]]:
     async with loopback_llm() as llm:
-        settings = Settings(_env_file=None, cache_dir=cache, llm_base_url=llm.url)
+        settings = Settings(_env_file=None, cache_dir=cache, llm_base_url=llm.url, max_talkers=2.0)
         telemetry = Telemetry()
         service = Service(settings, telemetry, Admission(1, telemetry))
         async with (

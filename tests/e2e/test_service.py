@@ -65,7 +65,13 @@ async def serving(cache: Path, log: Path, **environment: str) -> AsyncIterator[t
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "orchestrator.cli", "serve", "--port", str(port)),
-            env={**os.environ, "MUSETALK_CACHE_DIR": str(cache), **SECRETS, **environment},
+            env={
+                **os.environ,
+                "MUSETALK_CACHE_DIR": str(cache),
+                "MUSETALK_MAX_TALKERS": "2",
+                **SECRETS,
+                **environment,
+            },
             cwd=ROOT,
             stderr=file,
         )

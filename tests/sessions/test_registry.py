@@ -218,7 +218,7 @@ async def test_interrupted_turns_leave_nothing_behind(
 
 async def test_sessions_speak_their_own_words(world: Any, make_client: Any) -> None:
     world.settings = world.settings.model_copy(update={"max_sessions": 20})
-    world.talkers._limit = 20
+    world.talkers.limit = 20
     sessions = world.registry()
     clients = [make_client() for _ in range(10)]
     for number, client in enumerate(clients):

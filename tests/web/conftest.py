@@ -93,6 +93,7 @@ class Server:
             log=self._folder / "serve.log",
             MUSETALK_CACHE_DIR=str(self._folder / "cache"),
             MUSETALK_DATA_DIR=str(self._folder / "data"),
+            MUSETALK_MAX_TALKERS="2",  # a loaded machine would estimate less
         )
 
     def wait(self) -> None:
