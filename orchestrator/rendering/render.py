@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.errors import MuseTalkError, ServerDiedError
 from orchestrator.rendering.composite import composite
+from orchestrator.rendering.persist import persist
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.speech.features import SpeechFeatures, speech_features
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
     from orchestrator.inference import Inference
 
-T = TypeVar("T")
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 F16 = npt.NDArray[np.float16]
@@ -32,15 +30,8 @@ F16 = npt.NDArray[np.float16]
 IN_FLIGHT: Final = 2
 """Batches at Triton at a time: one computes while the next one travels."""
 
-AHEAD: Final = 2
-"""Finished batches that wait for the encoder; then the renderer waits for it."""
-
 FADE_FRAMES: Final = 3
 """Idle frames after speech over which the last mouth gives way to the avatar's own."""
-
-_ATTEMPTS: Final = 3
-_RECOVERY_SECONDS: Final = 60.0
-_POLL_SECONDS: Final = 0.25
 
 
 SMALL_BATCHES: Final = 4
@@ -162,7 +153,7 @@ async def render_speech(
         InferenceError: Triton failed, also after trying again where that helps.
     """
     with times.measure("features"):
-        audio = await _persist(
+        audio = await persist(
             lambda: speech_features(inference, pcm, options.fps, options.alignment),
             inference,
             times,
@@ -171,7 +162,7 @@ async def render_speech(
             audio = audio.part(*part)
 
     async def patient(first: int, latents: F16, audio: F16, overdue: Overdue) -> U8:
-        return await _persist(
+        return await persist(
             lambda: inference.lipsync(latents, audio, timeout=options.timeout), inference, times
         )
 
@@ -307,75 +298,6 @@ async def idle_frames(
 def source_index(avatar: Avatar, frame: int, fps: int) -> int:
     """Which frame of the avatar the video shows at ``frame``: its motion keeps its own speed."""
     return avatar.cycle_index(frame * avatar.fps // fps)
-
-
-async def prefetch(source: AsyncGenerator[T, None], depth: int = AHEAD) -> AsyncGenerator[T, None]:
-    """Let a stage work ahead of the next one, by at most ``depth`` items.
-
-    Args:
-        source: an async generator; it is closed when this one ends, however that is.
-        depth: items that may wait.
-
-    Yields:
-        The items of ``source``, in order; its error, after the items before it.
-    """
-    queue: asyncio.Queue[tuple[T] | BaseException | None] = asyncio.Queue(depth)
-
-    async def pump() -> None:
-        try:
-            async for item in source:
-                await queue.put((item,))
-            await queue.put(None)
-        except Exception as error:  # noqa: BLE001 -- raised again on the other side
-            await queue.put(error)
-
-    task = asyncio.create_task(pump())
-    try:
-        while (item := await queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item[0]
-    finally:
-        await end(task)
-        await source.aclose()
-
-
-async def _persist(call: Callable[[], Awaitable[T]], inference: Inference, times: StageTimes) -> T:
-    """Call, and call again while trying again helps: the server may be restarting.
-
-    Raises:
-        MuseTalkError: the last error, when it is not retryable, after ``_ATTEMPTS`` calls, when
-            the server is not back after ``_RECOVERY_SECONDS``, or was given up.
-    """
-    for attempt in range(1, _ATTEMPTS):
-        try:
-            return await call()
-        except MuseTalkError as error:
-            given_up = isinstance(error, ServerDiedError)
-            if given_up or not error.retryable or not await _ready_again(inference):
-                raise
-            times.retries += 1
-            await asyncio.sleep(random.uniform(0, 0.2 * 2**attempt))
-    return await call()
-
-
-async def _ready_again(inference: Inference) -> bool:
-    """Wait for a server that has its model ready, for a bounded time.
-
-    Raises:
-        MuseTalkError: the server was given up, or says something that waiting does not change.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + _RECOVERY_SECONDS
-    while loop.time() < end:
-        try:
-            if await inference.has_model("lipsync"):
-                return True
-        except MuseTalkError as error:
-            if isinstance(error, ServerDiedError) or not error.retryable:
-                raise
-        await asyncio.sleep(_POLL_SECONDS)
-    return False
 
 
 def _composite_all(avatar: Avatar, indices: Sequence[int], faces: U8, step: int) -> list[U8]:

@@ -15,8 +15,9 @@ from orchestrator.inference.background import BackgroundInference
 from orchestrator.inference.schedule import Scheduler
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.gallery import Gallery, avatar_store
+from orchestrator.rendering.prefetch import prefetch
 from orchestrator.rendering.provenance import Provenance
-from orchestrator.rendering.render import RenderOptions, prefetch, render_speech
+from orchestrator.rendering.render import RenderOptions, render_speech
 from orchestrator.rendering.script import Recording, Script, Text
 from orchestrator.rendering.stream import StreamPart, check_stream_fps, speak_to_stream
 from orchestrator.rendering.timings import StageTimes

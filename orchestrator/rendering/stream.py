@@ -14,7 +14,8 @@ import numpy.typing as npt
 from orchestrator.errors import MediaError, UsageError
 from orchestrator.rendering.encode import AUDIO_RATE
 from orchestrator.rendering.live import SOUND_LAG, Fragment, LiveMedia, idle_clip
-from orchestrator.rendering.render import RenderOptions, prefetch
+from orchestrator.rendering.prefetch import prefetch
+from orchestrator.rendering.render import RenderOptions
 from orchestrator.rendering.script import Utterance
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from orchestrator.errors import MediaError
 from orchestrator.rendering.encode import AUDIO_RATE, Mp4Info, Mp4Writer
+from orchestrator.rendering.prefetch import prefetch
 from orchestrator.rendering.presets import OFFLINE, VideoPreset
 from orchestrator.rendering.provenance import Provenance
-from orchestrator.rendering.render import RenderOptions, idle_frames, prefetch, render_speech
+from orchestrator.rendering.render import RenderOptions, idle_frames, render_speech
 from orchestrator.rendering.script import Utterance
 from orchestrator.rendering.timings import StageTimes
 

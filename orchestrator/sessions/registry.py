@@ -22,6 +22,7 @@ from orchestrator.sessions.session import Session
 from orchestrator.sessions.shared import Shared
 from orchestrator.sessions.stored import StoredConversations, open_conversations
 from orchestrator.sessions.talkers import Talkers
+from orchestrator.speech.tts import require_voice
 
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
@@ -237,9 +238,7 @@ class Sessions:
                 f"the language {language[:20]!r} is not spoken",
                 remedy=f"choose one of {', '.join(LANGUAGES)}",
             )
-        voice = self._shared.voice.name
-        if request.voice not in (None, voice):
-            raise UsageError("there is no such voice", remedy=f"there is: {voice}")
+        require_voice(request.voice, self._shared.voice.name)
         avatar = await self._renderer.avatar(request.avatar or (stored.avatar if stored else None))
         token = secrets.token_urlsafe(32)
         if stored is not None and request.token is not None:

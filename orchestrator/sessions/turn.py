@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from orchestrator.errors import UsageError
 from orchestrator.rendering.encode import AUDIO_RATE
+from orchestrator.rendering.prefetch import prefetch
 from orchestrator.rendering.render import (
     Overdue,
     RenderOptions,
     idle_frames,
-    prefetch,
     render_frames,
 )
 from orchestrator.rendering.script import Utterance, synthesize

@@ -126,8 +126,8 @@ def golden_blend() -> dict[str, Any]:
 @pytest.fixture
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let retries wait for moments, not for a minute."""
-    monkeypatch.setattr("orchestrator.rendering.render._RECOVERY_SECONDS", 0.2)
-    monkeypatch.setattr("orchestrator.rendering.render._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("orchestrator.rendering.persist._RECOVERY_SECONDS", 0.2)
+    monkeypatch.setattr("orchestrator.rendering.persist._POLL_SECONDS", 0.02)
     yield
 
 

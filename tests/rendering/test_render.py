@@ -15,12 +15,12 @@ from orchestrator.errors import (
     ServerDiedError,
     UnavailableError,
 )
+from orchestrator.rendering.prefetch import prefetch
 from orchestrator.rendering.render import (
     FADE_FRAMES,
     IN_FLIGHT,
     RenderOptions,
     idle_frames,
-    prefetch,
     render_speech,
 )
 from orchestrator.rendering.timings import StageTimes
