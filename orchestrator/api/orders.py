@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +15,10 @@ from starlette.types import Message
 from orchestrator.errors import UsageError
 from orchestrator.rendering.tasks import within
 from orchestrator.settings import Settings
+
+T = TypeVar("T")
+
+VOICE: Final = "an id of /v1/voices; the server's voice without one"
 
 _BODY_TIMEOUT: Final = 60.0
 _JSON_BYTES: Final = 256 * 1024
@@ -29,6 +34,7 @@ class Order:
     text: str | None = None
     audio: bytes | None = None
     stream: bool = False
+    voice: str | None = None
 
 
 class SpeakBody(BaseModel):
@@ -38,6 +44,7 @@ class SpeakBody(BaseModel):
 
     text: Annotated[str, Field(min_length=1)]
     avatar: str | None = None
+    voice: Annotated[str, Field(max_length=100, description=VOICE)] | None = None
     fps: Annotated[int, Field(ge=8, le=49)] | None = None
     stream: Annotated[
         bool, Field(description="send a fragmented MP4 while it is made, not a finished one")
@@ -50,6 +57,7 @@ class SpeakForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     avatar: str | None = None
+    voice: Annotated[str, Field(max_length=100, description=VOICE)] | None = None
     fps: Annotated[int, Field(ge=8, le=49)] | None = None
     stream: Annotated[
         bool, Field(description="send a fragmented MP4 while it is made, not a finished one")
@@ -103,10 +111,24 @@ async def read_body(
         HTTPException: 408 for a body that does not end, 413 for one that is too large, 415 for
             one of another kind.
     """
+    return await _in_time(_parse(request, most, body, form))
+
+
+async def read_form(
+    request: Request, most: int, form: type[BaseModel]
+) -> tuple[dict[str, Any], bytes]:
+    """Parse a form with the file ``audio``; arguments and errors are those of ``read_body``."""
+    if _kind(request) != "multipart/form-data":
+        raise HTTPException(415, "send multipart/form-data")
+    return await _in_time(_parse_form(request, most, form))
+
+
+async def _in_time(parsing: Awaitable[T]) -> T:
     try:
-        return await within(_parse(request, most, body, form), _BODY_TIMEOUT)
+        return await within(parsing, _BODY_TIMEOUT)
     except TimeoutError as error:
-        raise HTTPException(408, "the request took too long to arrive") from error
+        closing = {"Connection": "close"}
+        raise HTTPException(408, "the request took too long to arrive", closing) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
@@ -116,20 +138,30 @@ async def read_body(
 async def _parse(
     request: Request, most: int, body: type[BaseModel], form: type[BaseModel]
 ) -> tuple[dict[str, Any], bytes | None]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(request)
     if kind == "application/json":
         json = await limited(request, _JSON_BYTES).body()
         return body.model_validate_json(json).model_dump(), None
     if kind == "multipart/form-data":
-        whole = limited(request, most + _FORM_OVERHEAD)
-        async with whole.form(max_files=1, max_fields=8) as sent:
-            fields = {key: value for key, value in sent.items() if key != "audio"}
-            values = form.model_validate(fields)
-            audio = sent.get("audio")
-            if not isinstance(audio, UploadFile):
-                raise UsageError("the form has no file in its field audio")
-            return values.model_dump(), await audio.read()
+        return await _parse_form(request, most, form)
     raise HTTPException(415, "send application/json or multipart/form-data")
+
+
+async def _parse_form(
+    request: Request, most: int, form: type[BaseModel]
+) -> tuple[dict[str, Any], bytes]:
+    whole = limited(request, most + _FORM_OVERHEAD)
+    async with whole.form(max_files=1, max_fields=8) as sent:
+        fields = {key: value for key, value in sent.items() if key != "audio"}
+        values = form.model_validate(fields)
+        audio = sent.get("audio")
+        if not isinstance(audio, UploadFile):
+            raise UsageError("the form has no file in its field audio")
+        return values.model_dump(), await audio.read()
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def limited(request: Request, limit: int) -> Request:
@@ -139,7 +171,9 @@ def limited(request: Request, limit: int) -> Request:
         HTTPException: 413, at once where the request says its length.
     """
     declared = request.headers.get("content-length", "0")
-    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
+    # Closed, or the server would read on to the end of a body that may have none.
+    closing = {"Connection": "close"}
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes", closing)
     if declared.isdigit() and int(declared) > limit:
         raise too_large
     received = 0

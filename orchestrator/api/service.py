@@ -10,6 +10,7 @@ from orchestrator.api.admission import Admission
 from orchestrator.api.live_places import LivePlaces
 from orchestrator.errors import UnavailableError
 from orchestrator.settings import Settings
+from orchestrator.speech.tts import require_voice
 from orchestrator.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -75,6 +76,16 @@ class Service:
         if self.library is None:
             raise UnavailableError("Triton is still starting", remedy="try again in a few seconds")
         return self.library
+
+    def require_voice(self, wanted: str | None) -> None:
+        """Refuse a voice that there is not; empty or None takes the one that there is.
+
+        Raises:
+            UsageError: it is another one.
+            UnavailableError: Triton is still starting.
+        """
+        if wanted:
+            require_voice(wanted, self.require_renderer().voice.name)
 
     def require_videos(self) -> VideoJobs:
         """The video jobs.

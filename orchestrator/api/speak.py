@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from orchestrator.api import problems
 from orchestrator.api.access import owner_of
-from orchestrator.api.orders import SPEAK_DOC, Order, read_order
+from orchestrator.api.orders import SPEAK_DOC, VOICE, Order, read_order
 from orchestrator.api.problems import documented
 from orchestrator.api.service import Service
 from orchestrator.api.speech_stream import SpeechStream, read_script, stream_speech
@@ -65,12 +65,13 @@ def router(service: Service) -> APIRouter:
         request: Request,
         text: Annotated[str, Query(min_length=1, description="what the avatar says")],
         avatar: Annotated[str | None, Query(description="id; the default without one")] = None,
+        voice: Annotated[str | None, Query(max_length=100, description=VOICE)] = None,
         fps: Annotated[int | None, Query(ge=8, le=49)] = None,
     ) -> Response:
         """Render a text as a fragmented MP4, for the ``src`` of a video element."""
 
         async def order() -> Order:
-            return Order(text=text, avatar=avatar, fps=fps, stream=True)
+            return Order(text=text, avatar=avatar, fps=fps, stream=True, voice=voice)
 
         return await _serve(request, service, order)
 
@@ -89,6 +90,7 @@ async def _serve(
             stack.enter_context(service.admission.place())
             await service.access.require_seconds(owner)
             order = await read()
+            service.require_voice(order.voice)
             name = await service.require_library().usable(owner, order.avatar)
             order = replace(order, avatar=name)
             if not order.stream:

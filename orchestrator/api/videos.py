@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from orchestrator.api.access import owner_of
-from orchestrator.api.orders import read_body
+from orchestrator.api.orders import VOICE, read_body
 from orchestrator.api.problems import documented, problem
 from orchestrator.api.ranges import UnsatisfiableRangeError, is_unchanged, wanted_range
 from orchestrator.jobs.ledger import Job
@@ -46,6 +46,7 @@ class VideoOrder(BaseModel):
         None
     )
     avatar: Annotated[str, Field(description="id; the default avatar without one")] | None = None
+    voice: Annotated[str, Field(max_length=100, description=VOICE)] | None = None
     fps: Annotated[int, Field(ge=8, le=49, description="frames a second")] | None = None
     profile: Profile | None = None
 
@@ -56,6 +57,7 @@ class VideoForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     avatar: str | None = None
+    voice: Annotated[str, Field(max_length=100, description=VOICE)] | None = None
     fps: Annotated[int, Field(ge=8, le=49)] | None = None
     profile: Profile | None = None
 
@@ -255,9 +257,10 @@ def router(service: Service) -> APIRouter:
 
 
 async def _read_order(request: Request, service: Service) -> Order:
-    """Parse the body; raises what ``read_body`` raises."""
+    """Parse the body; raises what ``read_body`` does, UsageError for an unknown voice."""
     most = service.settings.max_audio_bytes
     fields, audio = await read_body(request, most, body=VideoOrder, form=VideoForm)
+    service.require_voice(fields.pop("voice"))
     return Order(audio=audio, **fields)
 
 

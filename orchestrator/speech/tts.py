@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.errors import SetupError
+from orchestrator.errors import SetupError, UsageError
 from orchestrator.settings import Settings
 
 I16 = npt.NDArray[np.int16]
@@ -59,6 +59,20 @@ class SpeechSynthesizer(Protocol):
     async def close(self) -> None:
         """End processes and connections."""
         ...
+
+
+def require_voice(wanted: str | None, there: str) -> None:
+    """Refuse a voice that this server does not speak with; the same at each of its doors.
+
+    Args:
+        wanted: what a client asks for; None takes what there is.
+        there: the ``name`` of the synthesizer.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if wanted not in (None, there):
+        raise UsageError("there is no such voice", remedy=f"there is: {there}")
 
 
 def synthesizer(settings: Settings) -> SpeechSynthesizer:

@@ -85,6 +85,7 @@ class Catalogue:
         videos = service.require_videos()
         if request.fps and not 8 <= request.fps <= 49:
             raise UsageError("fps: 8 to 49, or 0")
+        service.require_voice(request.voice)
         kind = request.WhichOneof("speech")
         await service.access.require_seconds(owner)
         order = Order(

@@ -13,7 +13,13 @@ from orchestrator.api.live_places import LivePlaces
 from orchestrator.api.musetalk.v1 import musetalk_pb2 as pb
 from orchestrator.api.rpc.guard import Context, caller_of, streams
 from orchestrator.api.service import Service
-from orchestrator.errors import MuseTalkError, OverloadedError, UnavailableError, UsageError
+from orchestrator.errors import (
+    DeadlineError,
+    MuseTalkError,
+    OverloadedError,
+    UnavailableError,
+    UsageError,
+)
 from orchestrator.rendering.tasks import end, within
 from orchestrator.sessions.events import describe
 from orchestrator.sessions.registry import JoinRequest
@@ -52,6 +58,9 @@ class _Viewer:
             self.spoken += message.duration
         self._put(pb.ConverseResponse(media=media))
 
+    def accepted(self, turn: str) -> None:
+        self._put(pb.ConverseResponse(accepted=pb.Accepted(turn=turn)))
+
     def hang_up(self) -> None:
         self._put(None)
 
@@ -87,7 +96,10 @@ class Conversing:
         sessions = service.sessions
         if sessions is None:
             raise UnavailableError("the service is starting", remedy="try again soon")
-        first = await within(_next(request), _COMMAND_SECONDS)
+        try:
+            first = await within(_next(request), _COMMAND_SECONDS)
+        except TimeoutError as error:
+            raise DeadlineError(f"no join within {_COMMAND_SECONDS:.0f} s") from error
         if first is None or first.WhichOneof("request") != "join":
             raise UsageError("the first request must be join")
         wanted = first.join
@@ -97,10 +109,14 @@ class Conversing:
             avatar=await library.usable(caller.id, wanted.avatar or None),
             profile=wanted.profile or None,
             language=wanted.language or None,
+            voice=wanted.voice or None,
         )
         self._places.require(sessions, caller, None)
         viewer = _Viewer()
-        joined = await within(sessions.join(join, viewer), _JOIN_SECONDS)
+        try:
+            joined = await within(sessions.join(join, viewer), _JOIN_SECONDS)
+        except TimeoutError as error:
+            raise DeadlineError(f"no session within {_JOIN_SECONDS:.0f} s") from error
         session = joined.session
         self._places.note(session, caller)
         commands = asyncio.create_task(self._obey(request, session, viewer, caller.id))
@@ -131,13 +147,17 @@ class Conversing:
         """Carry out what the client asks for, until it asks no more."""
         async for request in requests:
             try:
-                turn = await within(self._carry_out(request, session, viewer, owner), 20.0)
+                work = self._carry_out(request, session, viewer, owner)
+                turn = await within(work, _COMMAND_SECONDS)
             except MuseTalkError as error:
                 viewer.emit("error", describe(error))
                 continue
+            except TimeoutError:
+                late = DeadlineError(f"no answer within {_COMMAND_SECONDS:.0f} s")
+                viewer.emit("error", describe(late))
+                continue
             if turn is not None:
-                accepted = pb.Accepted(turn=turn)
-                viewer.outgoing.put_nowait(pb.ConverseResponse(accepted=accepted))
+                viewer.accepted(turn)
 
     async def _carry_out(
         self, request: pb.ConverseRequest, session: Session, viewer: _Viewer, owner: str

@@ -40,6 +40,7 @@ class Speaking:
             raise UsageError("fps: 8 to 49, or 0")
         with service.admission.place():
             await service.access.require_seconds(owner)
+            service.require_voice(request.voice)
             order = Order(
                 avatar=await service.require_library().usable(owner, request.avatar or None),
                 fps=request.fps or None,

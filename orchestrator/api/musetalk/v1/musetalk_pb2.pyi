@@ -18,18 +18,20 @@ OUTPUT_FRAGMENTS: Output
 OUTPUT_FRAMES: Output
 
 class SpeakRequest(_message.Message):
-    __slots__ = ("text", "audio", "avatar", "fps", "output")
+    __slots__ = ("text", "audio", "avatar", "fps", "output", "voice")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     AVATAR_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    VOICE_FIELD_NUMBER: _ClassVar[int]
     text: str
     audio: bytes
     avatar: str
     fps: int
     output: Output
-    def __init__(self, text: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ...) -> None: ...
+    voice: str
+    def __init__(self, text: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., voice: _Optional[str] = ...) -> None: ...
 
 class SpeakResponse(_message.Message):
     __slots__ = ("fragment", "frame", "sound", "finished")
@@ -102,14 +104,16 @@ class ConverseRequest(_message.Message):
     def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., say: _Optional[_Union[Say, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., speech: _Optional[_Union[Speech, _Mapping]] = ..., interrupt: _Optional[_Union[Interrupt, _Mapping]] = ..., playhead: _Optional[_Union[Playhead, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("avatar", "profile", "language")
+    __slots__ = ("avatar", "profile", "language", "voice")
     AVATAR_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    VOICE_FIELD_NUMBER: _ClassVar[int]
     avatar: str
     profile: str
     language: str
-    def __init__(self, avatar: _Optional[str] = ..., profile: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...
+    voice: str
+    def __init__(self, avatar: _Optional[str] = ..., profile: _Optional[str] = ..., language: _Optional[str] = ..., voice: _Optional[str] = ...) -> None: ...
 
 class Say(_message.Message):
     __slots__ = ("text",)
@@ -282,7 +286,7 @@ class DeleteAvatarResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CreateVideoRequest(_message.Message):
-    __slots__ = ("text", "message", "audio", "avatar", "fps", "profile", "idempotency_key")
+    __slots__ = ("text", "message", "audio", "avatar", "fps", "profile", "idempotency_key", "voice")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
@@ -290,6 +294,7 @@ class CreateVideoRequest(_message.Message):
     FPS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    VOICE_FIELD_NUMBER: _ClassVar[int]
     text: str
     message: str
     audio: bytes
@@ -297,7 +302,8 @@ class CreateVideoRequest(_message.Message):
     fps: int
     profile: str
     idempotency_key: str
-    def __init__(self, text: _Optional[str] = ..., message: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    voice: str
+    def __init__(self, text: _Optional[str] = ..., message: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., voice: _Optional[str] = ...) -> None: ...
 
 class Video(_message.Message):
     __slots__ = ("id", "status", "stage", "progress", "created", "expires", "duration", "size", "error")

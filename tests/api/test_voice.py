@@ -1,0 +1,104 @@
+"""A voice is named, and refused, alike at each door."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import socketio
+import uvicorn
+
+from orchestrator.api import live
+from orchestrator.api.http import create_app
+from orchestrator.api.musetalk.v1 import musetalk_pb2 as pb
+from orchestrator.api.musetalk.v1 import musetalk_pb2_grpc as rpc
+from orchestrator.api.rpc.server import serve_rpc
+from orchestrator.sessions.registry import open_sessions
+
+TEXT = "Hello there."
+
+
+async def over_http(url: str, voice: str) -> list[tuple[bool, str]]:
+    """Whether each order was taken, and what was said of it."""
+    form = {"files": {"audio": ("a.wav", b"x")}, "data": {"voice": voice}}
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        answers = [
+            await client.post("/v1/speak", json={"text": TEXT, "voice": voice}),
+            await client.get("/v1/speak", params={"text": TEXT, "voice": voice}),
+            await client.post("/v1/videos", json={"text": TEXT, "voice": voice}),
+        ]
+        assert (await client.post("/v1/videos", **form)).status_code in (400, 422)  # type: ignore[arg-type]
+    said = []
+    for answer in answers:
+        assert answer.status_code in (200, 202, 400), answer.text
+        refused = answer.json() if answer.status_code == 400 else None
+        said.append((False, f"{refused['code']}: {refused['detail']}") if refused else (True, ""))
+    return said
+
+
+async def over_grpc(stub: Any, voice: str) -> list[tuple[bool, str]]:
+    async def tried(call: Any) -> tuple[bool, str]:
+        try:
+            if hasattr(call, "__aiter__"):
+                async for _ in call:
+                    break
+                call.cancel()
+            else:
+                await call
+        except grpc.aio.AioRpcError as error:
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+            return False, f"{dict(error.trailing_metadata())['code']}: {error.details()}"
+        return True, ""
+
+    join = pb.ConverseRequest(join=pb.Join(voice=voice))
+    return [
+        await tried(stub.Speak(pb.SpeakRequest(text=TEXT, voice=voice))),
+        await tried(stub.CreateVideo(pb.CreateVideoRequest(text=TEXT, voice=voice))),
+        await tried(stub.Converse(iter([join]))),
+    ]
+
+
+async def over_socketio(url: str, voice: str) -> list[tuple[bool, str]]:
+    viewer = socketio.AsyncClient(reconnection=False)
+    await viewer.connect(url, transports=["websocket"])
+    answer = await viewer.call("join", {"voice": voice}, timeout=30)
+    if answer["ok"]:
+        await viewer.call("leave", {}, timeout=30)
+    await viewer.disconnect()
+    error = answer.get("error")
+    return [(False, f"{error['code']}: {error['message']}") if error else (True, "")]
+
+
+@pytest.mark.parametrize("voice", ["fake", "nobody"])
+async def test_a_voice_is_the_same_everywhere(start_service: Any, voice: str) -> None:
+    async with start_service() as running:
+        service = running.service
+        listener = socket.create_server(("127.0.0.1", 0))
+        app = live.attach(service, create_app(service))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        async with (
+            open_sessions(service.settings, service.renderer, service.telemetry) as sessions,
+            serve_rpc(service, "127.0.0.1", 0) as port,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            service.sessions = sessions
+            serving = asyncio.create_task(server._serve([listener]))
+            url = "http://127.0.0.1:{1}".format(*listener.getsockname())
+            async with httpx.AsyncClient(base_url=url) as client:
+                (listed,) = (await client.get("/v1/voices")).json()["voices"]
+            said = [
+                *await over_http(url, voice),
+                *await over_grpc(rpc.MuseTalkStub(channel), voice),
+                *await over_socketio(url, voice),
+            ]
+            server.should_exit = True
+            await serving
+    assert listed["id"] == "fake"
+    expected = (
+        (True, "") if voice == listed["id"] else (False, "bad_request: there is no such voice")
+    )
+    assert said == [expected] * 7
