@@ -125,7 +125,8 @@ def router(service: Service) -> APIRouter:
                     _UPLOAD_SECONDS,
                 )
             except TimeoutError as error:
-                raise HTTPException(408, "the request took too long to arrive") from error
+                closing = {"Connection": "close"}
+                raise HTTPException(408, "the request took too long to arrive", closing) from error
         response.headers["Location"] = f"/v1/avatars/{made.id}"
         return _avatar(made, owner)
 

@@ -29,6 +29,10 @@ def create_app(service: Service) -> FastAPI:
             expose_headers=["X-Request-ID", "Content-Range", "Server-Timing", "Retry-After"],
         )
     problems.install(app)
-    for module in (health, speak, videos, avatars, panel, studio):
-        app.include_router(module.router(service))
+    app.include_router(health.router(service), responses=problems.documented(403, 500))
+    for module in (speak, videos, avatars, panel):
+        # What the gate, a parameter that is none, and a fault of ours are answered with.
+        refusals = problems.documented(401, 403, 422, 500)
+        app.include_router(module.router(service), responses=refusals)
+    app.include_router(studio.router(service))
     return app

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, File, Form, UploadFile
-from pydantic import BaseModel
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
 
+from orchestrator.api.orders import read_form
+from orchestrator.api.problems import documented
 from orchestrator.api.service import Service
-from orchestrator.errors import MediaError
 from orchestrator.speech.transcribe import transcriber
 from orchestrator.stats import Stats
 
 _MAX_DICTATION_BYTES: Final = 20 << 20
+_DICTATIONS: Final = 4
 _LOCALE: Final = re.compile(r"(?:^|/)([a-z]{2})_[A-Z]{2}")
 
 
@@ -47,10 +52,41 @@ class Voices(BaseModel):
     llm: bool
 
 
+class DictationForm(BaseModel):
+    """Fields of a dictation, beside the recording in ``audio``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: Annotated[str, Field(max_length=8, description="ISO 639 code")] | None = None
+
+
 class Transcript(BaseModel):
     """What was said; empty where nothing was."""
 
     text: str
+
+
+_DICTATION_DOC: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio"],
+                    "properties": {
+                        "audio": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "WAV, WebM, MP3 or MP4",
+                        },
+                        **DictationForm.model_json_schema()["properties"],
+                    },
+                }
+            }
+        },
+    }
+}
 
 
 def router(service: Service) -> APIRouter:
@@ -61,13 +97,14 @@ def router(service: Service) -> APIRouter:
     """
     routes = APIRouter(tags=["studio"])
     stats = _stats(service)
+    dictations = asyncio.Semaphore(_DICTATIONS)
 
-    @routes.get("/v1/stats")
+    @routes.get("/v1/stats", responses=documented(503))
     async def numbers() -> dict[str, Any]:
         """Sessions, Triton's models, the machine: numbers of the last second."""
         return await stats.snapshot()
 
-    @routes.get("/v1/voices")
+    @routes.get("/v1/voices", responses=documented(503))
     async def voices() -> Voices:
         """What this server can speak and hear."""
         voice = service.require_renderer().voice.name
@@ -79,22 +116,23 @@ def router(service: Service) -> APIRouter:
             llm=settings.llm_base_url is not None or settings.llm_api_key is not None,
         )
 
-    @routes.post("/v1/transcriptions")
-    async def transcriptions(
-        audio: Annotated[UploadFile, File(description="WAV, WebM, MP3 or MP4")],
-        language: Annotated[str | None, Form(max_length=8)] = None,
-    ) -> Transcript:
+    @routes.post(
+        "/v1/transcriptions",
+        response_model=Transcript,
+        responses=documented(400, 408, 413, 415, 502, 503),
+        openapi_extra=_DICTATION_DOC,
+    )
+    async def transcriptions(request: Request) -> Any:
         """Write down what was said, by the server of MUSETALK_STT_BASE_URL."""
         listener = transcriber(service.settings)
         try:
-            sound = await audio.read(_MAX_DICTATION_BYTES + 1)
-            if len(sound) > _MAX_DICTATION_BYTES:
-                raise MediaError(
-                    f"the recording is larger than {_MAX_DICTATION_BYTES >> 20} MB",
-                    remedy="dictate in shorter pieces",
-                )
-            name = "speech.webm" if sound[:4] == b"\x1a\x45\xdf\xa3" else "speech.wav"
-            return Transcript(text=await listener.transcribe(sound, name, language))
+            # Few recordings at a time lie in memory; the others wait unread.
+            async with dictations:
+                fields, sound = await read_form(request, _MAX_DICTATION_BYTES, DictationForm)
+                name = "speech.webm" if sound[:4] == b"\x1a\x45\xdf\xa3" else "speech.wav"
+                return Transcript(text=await listener.transcribe(sound, name, fields["language"]))
+        except ClientDisconnect:
+            return Response(status_code=499)
         finally:
             await listener.close()
 

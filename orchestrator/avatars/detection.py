@@ -131,7 +131,7 @@ def detect(frame: U8) -> list[Detection]:
         if found:
             break
         height, width = frame.shape[:2]
-        side = int(max(height, width) / parts * 1.3)
+        side = max(1, int(max(height, width) / parts * 1.3))
         for y in np.linspace(0, max(0, height - side), parts).astype(int):
             for x in np.linspace(0, max(0, width - side), parts).astype(int):
                 shift = np.array([x, y], np.float32)

@@ -54,3 +54,8 @@ def test_a_face_turned_away_is_refused(photograph: U8, monkeypatch: pytest.Monke
 
 def test_the_face_of_the_photograph_is_not_turned(photograph: U8) -> None:
     assert abs(find_landmarks(photograph, detect(photograph)[0]).turn) < 0.15
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 3), (300, 1)])
+def test_pictures_of_a_few_pixels_have_no_face(shape: tuple[int, int]) -> None:
+    assert detect(np.full((*shape, 3), 128, np.uint8)) == []
