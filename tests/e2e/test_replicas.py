@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ import pytest
 
 from loadtests.viewer import Viewer
 from orchestrator.inference import EmbeddedTriton, TritonClient
+from orchestrator.inference.schedule import PER_OWNER
 from orchestrator.rendering.tasks import end
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository" / "cpu"
+CALLED = ("whisper_encoder", "unet", "vae_decoder", "lipsync")
+"""By live turns; the encoder of avatars would only take longer to load."""
 TEXT = "A hum."
 FPS = 15  # of the profile "classic", two frames a request
 SPOKEN_SECONDS = 4
@@ -70,8 +74,9 @@ async def shares(servers: list[EmbeddedTriton], together: int) -> list[int]:
     return found
 
 
-def assert_even(shares: list[int]) -> None:
-    assert max(shares) <= 1.2 * min(shares) + 2, shares
+def assert_even(shares: list[int], under_way: int) -> None:
+    """Within a fifth, but for requests that are under way to one of them."""
+    assert max(shares) <= 1.2 * min(shares) + under_way, shares
 
 
 async def until(condition: Callable[[], Awaitable[object]], seconds: float) -> float:
@@ -111,9 +116,11 @@ async def crawling(server: EmbeddedTriton) -> AsyncIterator[None]:
 @pytest.mark.triton
 @pytest.mark.slow
 async def test_one_killed_one_drained_one_slow_and_no_frame_is_lost(
-    stage_over: Any, make_hum: Any
+    stage_over: Any, make_hum: Any, tmp_path: Path
 ) -> None:
-    servers = [EmbeddedTriton(REPOSITORY, start_timeout=100) for _ in range(3)]
+    for name in CALLED:
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    servers = [EmbeddedTriton(tmp_path, start_timeout=100) for _ in range(3)]
     killed, drained, slow = servers
     try:
         await asyncio.gather(*(server.start() for server in servers))
@@ -128,7 +135,7 @@ async def test_one_killed_one_drained_one_slow_and_no_frame_is_lost(
                 await until(lambda: everybody_served(servers), 20)
                 even = await shares(servers, 45)
                 async with crawling(slow):
-                    limping = await shares(servers, 30)
+                    limping = await shares(servers, 45)
 
                 assert killed.pid is not None
                 psutil.Process(killed.pid).kill()
@@ -144,8 +151,8 @@ async def test_one_killed_one_drained_one_slow_and_no_frame_is_lost(
                 f"{frames} frames, {late} late; requests {even}, with a slow server {limping}; "
                 f"resent {dict(client.resent)}; traffic {again:.1f} s after the restart"
             )
-            assert_even(even)
-            assert_even(limping)
+            assert_even(even, 2)
+            assert_even(limping, PER_OWNER * len(audience.viewers))
             assert client.resent["stopping"] + client.resent["unavailable"] > 0
             for viewer in audience.viewers:
                 assert not viewer.problems and not viewer.of("error")
@@ -153,7 +160,7 @@ async def test_one_killed_one_drained_one_slow_and_no_frame_is_lost(
             assert {report["frames"] for report in audience.reports} == {SPOKEN}
             assert len(audience.reports) >= 6
             # Their own mouths too, but for what two cores cannot do for three servers.
-            assert late < frames / 3
+            assert late < frames / 2
     finally:
         for server in servers:
             await server.stop()
