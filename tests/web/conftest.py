@@ -99,6 +99,11 @@ class Server:
     def wait(self) -> None:
         _wait(self._ready, 200)
 
+    def drain(self) -> None:
+        """Ask it to stop; turns go on to their end."""
+        assert self._serve is not None
+        self._serve.terminate()
+
     def stop(self) -> None:
         if self._serve is not None:
             _end(self._serve)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,18 @@ def test_the_page_comes_back_after_a_restart(studio: Any, server: Any) -> None:
     studio.until("document.querySelector('#caption').textContent === 'Here I am again.'")
 
 
+def test_what_a_stopping_server_refuses_is_said_by_the_next_one(studio: Any, server: Any) -> None:
+    studio.send("This is said to its end, although the server was asked to stop.")
+    studio.until("document.querySelector('#stage').dataset.state === 'speaking'")
+    server.drain()
+    studio.page.wait_for_timeout(500)
+    studio.send("Now I am elsewhere.")
+    server.stop()
+    server.start()
+    server.wait()
+    studio.until("document.querySelector('#caption').textContent === 'Now I am elsewhere.'", 30)
+
+
 def test_french_by_the_language_of_the_browser(window: Callable[..., Any]) -> None:
     studio = window(locale="fr-CA")
     studio.meet()
@@ -294,3 +307,37 @@ def test_a_phone_shows_all_without_scrolling_sideways(window: Callable[..., Any]
         studio.page.click(f"a[href='#{view}'] >> nth=-1")
         time.sleep(0.3)
         assert studio.value("document.documentElement.scrollWidth") <= 360, view
+
+
+def test_a_video_element_plays_a_speech_while_it_is_made(studio: Any, server: Any) -> None:
+    """``/v1/speak`` as the address of a video: it moves before the last frame is rendered."""
+
+    def finished() -> float:
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        name = 'musetalk_renders_total{result="ok"} '
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    before = finished()
+    words = "I am said while I am being made, and nobody has to wait for the end of it. " * 4
+    studio.page.evaluate(
+        """(text) => {
+          const video = (window.spoken = document.createElement("video"));
+          video.muted = true;
+          video.src = "/v1/speak?" + new URLSearchParams({ text });
+          document.body.append(video);
+          video.play();
+        }""",
+        words.strip(),
+    )
+    studio.until("spoken.error !== null || spoken.currentTime > 0.5", 90)
+    assert finished() == before, "it played only when all of it was there"
+    studio.until("spoken.error !== null || spoken.ended", 180)
+    error, end, width, frames = studio.page.evaluate(
+        "[spoken.error && spoken.error.message, spoken.currentTime, spoken.videoWidth,"
+        " spoken.getVideoPlaybackQuality().totalVideoFrames]"
+    )
+    assert error is None and width > 0
+    assert end > 10 and frames > 5 * end
+    assert finished() == before + 1
+    studio.page.evaluate("spoken.remove()")

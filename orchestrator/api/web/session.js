@@ -9,6 +9,7 @@ const RETRY_MS = [250, 500, 1000, 2000, 4000];
 const PLAYHEAD_MS = 250;
 const TURNS_KEPT = 50;
 const JOIN_MS = 150000; // an avatar that nobody used before is prepared first
+const ELSEWHERE_MS = 60000; // a server alone takes its time to stop and to start again
 const PIECE_BYTES = 64000; // 2 s of speech; the server takes up to 64 KB
 
 export class Session extends EventTarget {
@@ -122,8 +123,29 @@ export class Session extends EventTarget {
   async #request(event, data) {
     if (this.phase !== "ready") throw new Problem({ code: "offline", message: "" });
     const answer = await this.#socket.request(event, data);
-    if (!answer.ok) throw new Problem(answer.error);
-    return answer;
+    if (answer.ok) return answer;
+    const stopping = answer.error.code === "stopping" && event !== "speech";
+    if (!stopping || !(await this.#elsewhere())) throw new Problem(answer.error);
+    return this.#request(event, data);
+  }
+
+  /** Leave a server that is about to stop for one that is not; whether one was found in time. */
+  #elsewhere() {
+    return new Promise((found) => {
+      const over = new AbortController();
+      const settle = (moved) => {
+        over.abort();
+        clearTimeout(timer);
+        found(moved);
+      };
+      const timer = setTimeout(settle, ELSEWHERE_MS, false);
+      const look = () => {
+        if (this.phase === "ready") settle(true);
+        else if (this.phase === "refused") settle(false);
+      };
+      this.addEventListener("phase", look, { signal: over.signal });
+      this.#socket?.close();
+    });
   }
 
   async #join(socket) {
