@@ -16,6 +16,7 @@ import socketio  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.api.access import Caller
+from orchestrator.api.live_protocol import StrictServer, only_packets
 from orchestrator.api.problems import RETRY_AFTER_SECONDS
 from orchestrator.errors import (
     DeadlineError,
@@ -161,7 +162,7 @@ def attach(service: Service, app: ASGIApp) -> ASGIApp:
         service: its ``sessions`` may be set later.
         app: gets everything else.
     """
-    server = socketio.AsyncServer(
+    server = StrictServer(
         async_mode="asgi",
         transports=["websocket"],
         http_compression=False,
@@ -171,8 +172,7 @@ def attach(service: Service, app: ASGIApp) -> ASGIApp:
         ping_timeout=_PING_SECONDS,
     )
     Events(service, server).register()
-    both: ASGIApp = socketio.ASGIApp(server, other_asgi_app=app)
-    return both
+    return only_packets(socketio.ASGIApp(server, other_asgi_app=app))
 
 
 class Events:

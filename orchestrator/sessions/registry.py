@@ -178,8 +178,12 @@ class Sessions:
             session, token = await self._make(request, stored)
         finally:
             self._joining -= 1
-        await session.attach(client, None)
-        session.start_media()
+        try:
+            await session.attach(client, None)
+            session.start_media()
+        except BaseException:
+            await self._end(session)  # nobody else knows of it: it would stay for ever
+            raise
         return Joined(session, token, False, stored is not None)
 
     async def leave(self, session: Session) -> None:

@@ -113,15 +113,19 @@ class Conversing:
         )
         self._places.require(sessions, caller, None)
         viewer = _Viewer()
+        made: list[Session] = []
+
+        async def enter() -> None:
+            made.append((await sessions.join(join, viewer)).session)
+
+        commands: asyncio.Task[None] | None = None
         try:
-            joined = await within(sessions.join(join, viewer), _JOIN_SECONDS)
-        except TimeoutError as error:
-            raise DeadlineError(f"no session within {_JOIN_SECONDS:.0f} s") from error
-        session = joined.session
-        self._places.note(session, caller)
-        commands = asyncio.create_task(self._obey(request, session, viewer, caller.id))
-        commands.add_done_callback(lambda _: viewer.hang_up())
-        try:
+            # Noted in the same step as it is made: a client may go in this very moment.
+            await within(enter(), _JOIN_SECONDS)
+            session = made[0]
+            self._places.note(session, caller)
+            commands = asyncio.create_task(self._obey(request, session, viewer, caller.id))
+            commands.add_done_callback(lambda _: viewer.hang_up())
             yield pb.ConverseResponse(joined=_joined(session, sessions.live_responder))
             while (item := await viewer.outgoing.get()) is not None:
                 yield item
@@ -131,10 +135,16 @@ class Conversing:
                 raise OverloadedError("the media is not read", remedy="read faster")
             if commands.done():
                 commands.result()
+        except TimeoutError as error:
+            raise DeadlineError(f"no session within {_JOIN_SECONDS:.0f} s") from error
         finally:
-            await end(commands)
-            session.detach(viewer)
-            await sessions.leave(session)
+            for session in made:
+                # First: a session that is left alone ends by itself, even if this ends early.
+                session.detach(viewer)
+            if commands is not None:
+                await end(commands)
+            for session in made:
+                await sessions.leave(session)
             await service.access.count_seconds(caller.id, viewer.spoken)
 
     async def _obey(

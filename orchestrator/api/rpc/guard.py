@@ -54,9 +54,9 @@ def answers(
         try:
             return await method(self, request, context)
         except MuseTalkError as error:
-            await _refuse(context, error)
+            await refuse(context, error)
         except DecodeError:
-            await _refuse(context, UsageError("a message cannot be read"))
+            await refuse(context, UsageError("a message cannot be read"))
         except grpc.aio.AbortError:
             raise
         except Exception:
@@ -82,9 +82,9 @@ def streams(
                 async for part in parts:
                     yield part
         except MuseTalkError as error:
-            await _refuse(context, error)
+            await refuse(context, error)
         except DecodeError:
-            await _refuse(context, UsageError("a message cannot be read"))
+            await refuse(context, UsageError("a message cannot be read"))
         except grpc.aio.AbortError:
             raise
         except Exception:
@@ -94,7 +94,8 @@ def streams(
     return guarded
 
 
-async def _refuse(context: Context, error: MuseTalkError) -> NoReturn:
+async def refuse(context: Context, error: MuseTalkError) -> NoReturn:
+    """End a call with one of the project's own errors."""
     status = _STATUS.get(error.http_status, grpc.StatusCode.INTERNAL)
     if error.http_status >= 500:
         LOG.error("gRPC: %s: %s", error.code, error)

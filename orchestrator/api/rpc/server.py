@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from orchestrator.api.musetalk.v1 import musetalk_pb2, musetalk_pb2_grpc
 from orchestrator.api.rpc.catalogue import Catalogue
 from orchestrator.api.rpc.converse import Conversing
+from orchestrator.api.rpc.readable import Readable
 from orchestrator.api.rpc.speak import Speaking
 from orchestrator.api.service import Service
 from orchestrator.errors import SetupError
@@ -54,6 +55,7 @@ async def serve_rpc(service: Service, host: str, port: int) -> AsyncIterator[int
     """
     server = grpc.aio.server(
         maximum_concurrent_rpcs=_CALLS,
+        interceptors=[Readable()],
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", service.settings.max_audio_bytes + _FORM_OVERHEAD),

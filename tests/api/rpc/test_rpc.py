@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import random
 import subprocess
 import sys
 import time
@@ -249,56 +248,6 @@ async def test_health_and_reflection(connect: Any) -> None:
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         async for listed in stub.ServerReflectionInfo(iter([request])):
             assert NAME in [one.name for one in listed.list_services_response.service]
-
-
-METHODS = [
-    *("Speak", "Converse", "ListAvatars", "GetAvatar", "AddAvatar", "DeleteAvatar"),
-    *("CreateVideo", "GetVideo", "ListVideos", "CancelVideo", "DeleteVideo", "DownloadVideo"),
-]
-
-
-async def test_noise_harms_nobody(connect: Any) -> None:
-    """Random bytes, and messages cut or changed, on all methods, beside a session."""
-    chance = random.Random(7)
-    seeds = [
-        pb.SpeakRequest(text="Hi.", avatar="ada", fps=25),
-        pb.CreateVideoRequest(text="\0", avatar="x", profile="economy", fps=9),
-        pb.ConverseRequest(join=pb.Join(avatar="ada", language="en")),
-        pb.AddAvatarRequest(about=pb.NewAvatar(name="a", consent="b")),
-        pb.GetVideoRequest(id="../x"),
-    ]
-    statuses = set()
-    async with connect(max_videos_queued=1) as (stub, running, _):
-        mine = stub.Converse()
-        await mine.write(pb.ConverseRequest(join=pb.Join()))
-        assert (await mine.read()).joined.session
-
-        async def throw(number: int) -> None:
-            noise = bytearray(chance.choice(seeds).SerializeToString())
-            if number % 3 == 0:
-                noise = bytearray(chance.randbytes(chance.randrange(60)))
-            elif noise:
-                for _ in range(chance.randrange(1, 4)):
-                    noise[chance.randrange(len(noise))] = chance.randrange(256)
-            path = f"/{NAME}/{METHODS[number % len(METHODS)]}"
-            call = running.channel.stream_stream(path)(iter([bytes(noise)]), timeout=5)
-            try:
-                async for _ in call:
-                    pass
-                statuses.add(grpc.StatusCode.OK)
-            except grpc.aio.AioRpcError as error:
-                statuses.add(error.code())
-                assert ("code", "internal") not in tuple(error.trailing_metadata() or ())
-
-        for start in range(0, 1200, 24):
-            await asyncio.gather(*(throw(number) for number in range(start, start + 24)))
-        await mine.write(pb.ConverseRequest(say=pb.Say(text="Still here.")))
-        end = time.monotonic() + 30
-        while (await mine.read()).WhichOneof("response") != "accepted":
-            assert time.monotonic() < end
-        mine.cancel()
-        await until(lambda: running.service.admission._taken == 0, 5)
-    assert {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND} <= statuses
 
 
 def test_the_generated_code_is_current(tmp_path: Path) -> None:
