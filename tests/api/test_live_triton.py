@@ -1,14 +1,18 @@
-"""Live sessions over a real Triton and the real voice, whose parts are killed in mid-sentence."""
+"""A real Triton and the real voice: readers vanish, and their parts are killed in mid-sentence."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -19,6 +23,9 @@ from loadtests.viewer import Viewer
 from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
+from orchestrator.api.musetalk.v1 import musetalk_pb2 as pb
+from orchestrator.api.musetalk.v1 import musetalk_pb2_grpc as rpc
+from orchestrator.api.rpc.server import serve_rpc
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.avatars.media import encode
@@ -50,7 +57,7 @@ def small_avatar() -> Avatar:
 
 
 @asynccontextmanager
-async def running(cache: Path) -> AsyncIterator[tuple[str, Renderer, LoopbackLlm]]:
+async def running(cache: Path) -> AsyncIterator[tuple[str, Service, LoopbackLlm]]:
     async with loopback_llm() as llm:
         settings = Settings(_env_file=None, cache_dir=cache, llm_base_url=llm.url, max_talkers=2.0)
         telemetry = Telemetry()
@@ -65,7 +72,12 @@ async def running(cache: Path) -> AsyncIterator[tuple[str, Renderer, LoopbackLlm
                 return avatar
 
             renderer.avatar = only_one  # type: ignore[method-assign]
-            service.sessions = sessions
+
+            async def usable(owner: str, identity: str | None) -> str:
+                return avatar.name
+
+            library: Any = SimpleNamespace(usable=usable)
+            service.sessions, service.renderer, service.library = sessions, renderer, library
             listener = socket.create_server(("127.0.0.1", 0))
             server = uvicorn.Server(
                 uvicorn.Config(
@@ -76,7 +88,7 @@ async def running(cache: Path) -> AsyncIterator[tuple[str, Renderer, LoopbackLlm
             )
             serving = asyncio.create_task(server._serve([listener]))
             try:
-                yield "http://127.0.0.1:{1}".format(*listener.getsockname()), renderer, llm
+                yield "http://127.0.0.1:{1}".format(*listener.getsockname()), service, llm
             finally:
                 server.should_exit = True
                 await serving
@@ -134,6 +146,43 @@ async def an_interruption_ends_the_work(url: str, llm: LoopbackLlm, renderer: Re
         assert viewer.media[-1].kind == "idle"
 
 
+async def the_work_ends(service: Service, leave: Any) -> None:
+    """After ``leave`` Triton ends what it has begun, within two seconds, and gets no more."""
+    renderer = service.require_renderer()
+    inference: Any = renderer.inference
+    rows = (await inference.statistics("unet")).rows
+    leave()
+    left = time.monotonic()
+    while service.admission._taken or sum(renderer.scheduler.running().values()):
+        assert time.monotonic() - left < 2, "the work goes on without its reader"
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(max(0.0, left + 2 - time.monotonic()))
+    ended = (await inference.statistics("unet")).rows
+    assert ended <= rows + 32
+    await asyncio.sleep(1)
+    assert (await inference.statistics("unet")).rows == ended
+
+
+async def a_vanished_reader_ends_the_work(url: str, service: Service) -> None:
+    long = " ".join([TEXT] * 12)
+    # Over HTTP: the socket is cut without a word.
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    body = json.dumps({"text": long, "stream": True}).encode()
+    head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    writer.write(f"POST /v1/speak HTTP/1.1\r\n{head}\r\n\r\n".encode() + body)
+    assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+    assert await asyncio.wait_for(reader.read(10), 60)
+    await the_work_ends(service, writer.transport.abort)
+    # Over gRPC: the connection is closed under the call.
+    async with serve_rpc(service, "127.0.0.1", 0) as port:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        call = rpc.MuseTalkStub(channel).Speak(pb.SpeakRequest(text=long))  # type: ignore[no-untyped-call]
+        assert (await asyncio.wait_for(call.read(), 60)).fragment.data
+        closing: list[Any] = []
+        await the_work_ends(service, lambda: closing.append(asyncio.create_task(channel.close())))
+        await asyncio.gather(*closing)
+
+
 async def whatever_dies_the_session_lives(url: str, llm: LoopbackLlm) -> None:
     llm.reply = lambda message: TEXT
     async with Viewer(url) as viewer:
@@ -179,6 +228,7 @@ async def whatever_dies_the_session_lives(url: str, llm: LoopbackLlm) -> None:
 
 async def test_a_session_outlives_interruptions_and_deaths(tmp_path: Path) -> None:
     """One server for both: its start takes longer than the rest."""
-    async with running(tmp_path) as (url, renderer, llm):
-        await an_interruption_ends_the_work(url, llm, renderer)
+    async with running(tmp_path) as (url, service, llm):
+        await an_interruption_ends_the_work(url, llm, service.require_renderer())
+        await a_vanished_reader_ends_the_work(url, service)
         await whatever_dies_the_session_lives(url, llm)
