@@ -23,6 +23,25 @@ def portraits(folder: Path = Path("orchestrator/avatars/portraits")) -> None:
 
     for path in write_all(folder):
         typer.echo(path)
+    follow(folder)
+
+
+@app.command()
+def follow(folder: Path = Path("orchestrator/avatars/portraits")) -> None:
+    """Find the faces of the idle clips as they are, as any clip's are found, and store them."""
+    import asyncio
+
+    from orchestrator.avatars.known import write_track
+    from orchestrator.avatars.media import read_frames, source_digest
+    from orchestrator.avatars.tracking import track
+    from orchestrator.settings import Settings
+
+    (folder / "tracks").mkdir(exist_ok=True)
+    for clip in sorted(folder.glob("*.mp4")):
+        frames = asyncio.run(read_frames(clip, Settings()))
+        target = folder / "tracks" / f"{clip.stem}.npz"
+        write_track(track(frames.jpegs), source_digest(clip, Settings()), target)
+        typer.echo(target)
 
 
 @app.command()

@@ -77,6 +77,13 @@ def _jaw_kernel() -> U8:
     return kernel
 
 
+def _around(picture: U8, reach: int) -> tuple[slice, slice]:
+    """Rows and columns that are not zero, and ``reach`` more: a filter changes nothing outside."""
+    x, y, width, height = cv2.boundingRect(picture)
+    rows = slice(max(0, y - reach), y + height + reach)
+    return rows, slice(max(0, x - reach), x + width + reach)
+
+
 def region(labels: U8, mode: MaskMode = "jaw") -> U8:
     """Pixels that may be replaced, by class.
 
@@ -91,7 +98,9 @@ def region(labels: U8, mode: MaskMode = "jaw") -> U8:
         classes = [SKIN, MOUTH, UPPER_LIP, LOWER_LIP] + ([NECK] if mode == "neck" else [])
         return np.where(np.isin(labels, classes), 255, 0).astype(np.uint8)
     skin = np.where(labels == SKIN, 255, 0).astype(np.uint8)
-    grown = cv2.dilate(skin, _jaw_kernel(), iterations=1)
+    around = _around(skin, _jaw_kernel().shape[0] // 2 + 1)
+    grown = skin
+    grown[around] = cv2.dilate(skin[around], _jaw_kernel(), iterations=1)
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (35, 3))
     shrunk = cv2.erode(grown, ellipse, iterations=2)
     columns = np.arange(PARSE_SIZE)
@@ -124,7 +133,9 @@ def square_mask(hard: U8, box: Box, square: Box) -> U8:
     y0 = max(y0, int(side * _UPPER_BOUNDARY))
     mask[y0:y1, x0:x1] = resized[y0:y1, x0:x1]
     kernel = int(_BLUR * side // 2 * 2) + 1
-    return np.asarray(cv2.GaussianBlur(mask, (kernel, kernel), 0), dtype=np.uint8)
+    around = _around(mask, kernel // 2 + 1)
+    mask[around] = cv2.GaussianBlur(mask[around], (kernel, kernel), 0)
+    return mask
 
 
 def blend_mask(mask: U8, square: Box, width: int, height: int) -> BlendMask:

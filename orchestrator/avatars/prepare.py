@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.avatars.avatar import Avatar
+from orchestrator.avatars.known import known_track
 from orchestrator.avatars.masks import (
     BlendMask,
     Box,
@@ -119,10 +120,7 @@ async def _labels(
 ) -> list[U8]:
     """Face classes of each blend square; drawn from the landmarks without a parser."""
     if parser is None:
-        return [
-            await asyncio.to_thread(landmark_labels, points, square)
-            for points, square in zip(found.landmarks, squares, strict=True)
-        ]
+        return await asyncio.to_thread(lambda: list(map(landmark_labels, found.landmarks, squares)))
     labels: list[U8] = []
     for start in range(0, len(jpegs), _PARSE_BATCH):
 
@@ -135,8 +133,22 @@ async def _labels(
     return labels
 
 
-def _mask(labels: U8, mode: MaskMode, box: Box, square: Box, size: tuple[int, int]) -> BlendMask:
-    return blend_mask(square_mask(region(labels, mode), box, square), square, *size)
+async def _masks(
+    jpegs: tuple[bytes, ...],
+    found: Track,
+    squares: list[Box],
+    size: tuple[int, int],
+    mode: MaskMode,
+    parser: Inference | None,
+) -> tuple[BlendMask, ...]:
+    """Blend masks of all frames of a size (width, height)."""
+    labels = await _labels(jpegs, found, squares, parser)
+
+    def mask(label: U8, row: npt.NDArray[np.int32], square: Box) -> BlendMask:
+        box = _box(row)
+        return blend_mask(square_mask(region(label, mode), box, square), square, *size)
+
+    return await asyncio.to_thread(lambda: tuple(map(mask, labels, found.boxes, squares)))
 
 
 async def prepare_avatar(
@@ -185,23 +197,26 @@ async def prepare_avatar(
         avatar = None
     if avatar is None:
         frames = await read_frames(source, settings)
-        found = await _track(frames.jpegs, lambda part: tell(part * _TRACK_SHARE))
+        found = await asyncio.to_thread(known_track, digest)
+        share = 0.0
+        if found is None or len(found.boxes) != len(frames.jpegs):
+            share = _TRACK_SHARE
+            found = await _track(frames.jpegs, lambda part: tell(part * share))
         jpegs = frames.jpegs[found.start : found.start + len(found.boxes)]
         squares = [blend_square(_box(box)) for box in found.boxes]
-        labels = await _labels(jpegs, found, squares, inference if parsed else None)
         height, width = decode(jpegs[0]).shape[:2]
-        masks = await asyncio.to_thread(
-            lambda: tuple(
-                _mask(label, mask_mode, _box(box), square, (width, height))
-                for label, box, square in zip(labels, found.boxes, squares, strict=True)
+        parser = inference if parsed else None
+        drawing = asyncio.create_task(
+            _masks(jpegs, found, squares, (width, height), mask_mode, parser)
+        )
+        try:  # masks are drawn here while the server encodes
+            latents = await encode_latents(
+                jpegs, found.boxes, inference, lambda part: tell(share + part * (1 - share))
             )
-        )
-        latents = await encode_latents(
-            jpegs,
-            found.boxes,
-            inference,
-            lambda part: tell(_TRACK_SHARE + part * (1 - _TRACK_SHARE)),
-        )
+            masks = await drawing
+        finally:
+            drawing.cancel()
+            await asyncio.gather(drawing, return_exceptions=True)
         avatar = Avatar(
             id=key,
             name=name,

@@ -34,8 +34,8 @@ def landmark_labels(landmarks: Landmarks, square: Box) -> U8:
     """Classes U8[512,512] of a blend square, drawn from landmarks: skin, nose, mouth."""
     origin = np.array(square[:2], np.float32)
     scale = PARSE_SIZE / (square[2] - square[0])
-    points = np.rint((landmarks.points - origin) * scale).astype(np.int32)
     labels = np.zeros((PARSE_SIZE, PARSE_SIZE), np.uint8)
     for indices, label in ((OVAL, SKIN), (NOSE, NOSE_CLASS), (LIPS, MOUTH)):
-        cv2.fillPoly(labels, [points[list(indices)]], label)
+        outline = np.rint((landmarks.points[list(indices)] - origin) * scale)
+        cv2.fillPoly(labels, [outline.astype(np.int32)], label)
     return labels
