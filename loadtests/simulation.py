@@ -59,7 +59,7 @@ def computed(gflop: float, tflops: float, efficiency: float = 0.4) -> ServiceTim
     """A GPU nobody has measured: the work of a frame over a part of the peak rate.
 
     Args:
-        gflop: of one frame (790 with the full decoder, 205 with the fast one).
+        gflop: of one frame (800 with the full decoder, 213 with the fast one).
         tflops: dense FP16 peak of the GPU, from its data sheet.
         efficiency: share of the peak that convolutions of this size reach.
     """
@@ -442,12 +442,12 @@ def day(
 
 
 GPUS = {
-    "L4, full decoder": computed(790, 121),
-    "L4, fast decoder": computed(205, 121),
-    "H100 SXM, full decoder": computed(790, 989),
-    "H100 SXM, fast decoder": computed(205, 989),
+    "L4, full decoder": computed(800, 121),
+    "L4, fast decoder": computed(213, 121),
+    "H100 SXM, full decoder": computed(800, 989),
+    "H100 SXM, fast decoder": computed(213, 989),
 }
-"""Work of a frame: design.md section 9. Rates: dense FP16 of NVIDIA's data sheets."""
+"""Work of a frame: ``export build --plan`` (docs/tensorrt.md). Rates: dense FP16 of NVIDIA's data sheets."""
 
 
 def answers(viewers: int, peak_day: int) -> list[dict[str, Any]]:
