@@ -93,6 +93,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._joining = 0
         self._closed = False
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def count(self) -> int:
@@ -214,6 +215,7 @@ class Sessions:
         """End all sessions; their conversations stay in the store."""
         self._closed = True
         await asyncio.gather(*(self._end(session) for session in [*self._sessions.values()]))
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def sweep(self) -> None:
         """End turns, then sessions, whose client does not come back, again and again."""
@@ -265,7 +267,11 @@ class Sessions:
     async def _end(self, session: Session) -> None:
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
-            await session.close()
+            closing = asyncio.create_task(session.close(), name="session-close")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            # A caller who is cancelled here must not leave half a session at work.
+            await asyncio.shield(closing)
             LOG.info("session %s: is over", session.id[:6])
 
 

@@ -29,7 +29,7 @@ from orchestrator.sessions import registry
 from orchestrator.sessions.registry import open_sessions
 
 MESSAGES = int(os.environ.get("MUSETALK_FUZZ_MESSAGES", "300"))
-AT_ONCE = 8
+AT_ONCE = 8 if MESSAGES < 1000 else 24
 BROKEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
 METHODS = {
     "Speak": "SpeakRequest",

@@ -232,3 +232,21 @@ async def test_sessions_speak_their_own_words(world: Any, make_client: Any) -> N
         assert set(np.unique(sound[9600:19200])) <= {109 + number, 110 + number, 111 + number}
     assert [c.of("transcript")[0]["text"] for c in clients] == ["a" * (10 + n) for n in range(10)]
     await sessions.close()
+
+
+async def test_who_is_cancelled_while_leaving_leaves_nothing_at_work(
+    sessions: Sessions, make_client: Any
+) -> None:
+    session = (await join(sessions, make_client())).session
+    leaving = asyncio.create_task(sessions.leave(session))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert leaving.cancelled()
+    for _ in range(500):
+        if not [task for task in asyncio.all_tasks() if task.get_name() == "playout"]:
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError("its playout goes on")
+    assert sessions.count == 0
