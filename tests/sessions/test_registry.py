@@ -235,18 +235,21 @@ async def test_sessions_speak_their_own_words(world: Any, make_client: Any) -> N
 
 
 async def test_who_is_cancelled_while_leaving_leaves_nothing_at_work(
-    sessions: Sessions, make_client: Any
+    sessions: Sessions, make_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = (await join(sessions, make_client())).session
+    close, closed = session.close, asyncio.Event()
+
+    async def slowly() -> None:
+        await asyncio.sleep(0.05)
+        await close()
+        closed.set()
+
+    monkeypatch.setattr(session, "close", slowly)
     leaving = asyncio.create_task(sessions.leave(session))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait({leaving})
     assert leaving.cancelled()
-    for _ in range(500):
-        if not [task for task in asyncio.all_tasks() if task.get_name() == "playout"]:
-            break
-        await asyncio.sleep(0.01)
-    else:
-        raise AssertionError("its playout goes on")
+    await asyncio.wait_for(closed.wait(), 10)
     assert sessions.count == 0
