@@ -105,10 +105,10 @@ def track(jpegs: Sequence[bytes], progress: Callable[[float], None] = lambda _: 
         if followed is not None:
             candidate = find_landmarks(frame, followed)
             box = face_box(candidate)
-            if candidate.presence < MIN_PRESENCE:
-                pass
-            elif abs(candidate.turn) > MAX_TURN:
+            if abs(candidate.turn) > MAX_TURN:  # first: in profile, presence is low as well
                 turned += 1
+            elif candidate.presence < MIN_PRESENCE:
+                pass
             elif box[2] - box[0] < MIN_FACE:
                 small += 1
             else:
