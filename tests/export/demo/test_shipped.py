@@ -20,7 +20,7 @@ from export.demo.ship import LIMIT, size
 from orchestrator.settings import Settings
 
 # What the shipped checkpoint reaches, with some room; the aim is 0.92, 0.88 and 0.80.
-LEAST = {"seen voices": 0.8, "unseen voices": 0.75, "unseen synthesiser": 0.75}
+LEAST = {"seen voices": 0.85, "unseen voices": 0.85, "unseen synthesiser": 0.8}
 
 
 def outputs(repository: Path, name: str) -> np.ndarray:
@@ -85,12 +85,12 @@ def test_lips_follow_speech_that_training_never_had(judged: Evaluation) -> None:
         assert mean(scores, "correlation") >= least, group
         assert [score.lag for score in scores] == [0], group
         assert 0.8 <= mean(scores, "opening") <= 1.25, group
+        assert mean(scores, "closed") >= 0.8, group
         assert mean(scores, "psnr") >= 25, group
         assert mean(scores, "noise") <= 1, group
 
 
 @pytest.mark.slow
 @pytest.mark.triton
-@pytest.mark.xfail(strict=True, reason="no clip of pure silence was trained on: lips stay apart")
 def test_lips_are_closed_when_nothing_is_said(judged: Evaluation) -> None:
     assert judged.silence >= 0.98
