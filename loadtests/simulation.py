@@ -447,7 +447,7 @@ GPUS = {
     "H100 SXM, full decoder": computed(800, 989),
     "H100 SXM, fast decoder": computed(213, 989),
 }
-"""Work of a frame: ``export build --plan`` (docs/tensorrt.md). Rates: dense FP16 of NVIDIA's data sheets."""
+"""Work of a frame: ``export build --plan``. Rates: dense FP16 of NVIDIA's data sheets."""
 
 
 def answers(viewers: int, peak_day: int) -> list[dict[str, Any]]:
