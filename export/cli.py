@@ -34,10 +34,19 @@ def _require_export() -> None:
 
 
 @app.callback()
-def prepare() -> None:
+def prepare(context: typer.Context) -> None:
     """Checkpoint to Triton repository."""
-    # A stopped build must remove its temporary folder: leave through the finally blocks.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        # A stopped build must remove its temporary folder: leave through the finally blocks.
+        stopped.append(number)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    # PyTorch's exporter may wrap what it is interrupted by into an error of its own.
+    context.call_on_close(lambda: sys.exit(128 + stopped[0]) if stopped else None)
 
 
 def _choice(value: str, allowed: tuple[str, ...], option: str) -> str:

@@ -81,7 +81,12 @@ def open_place(start_service: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             monkeypatch.setattr(live.Events, "register", note)
             both = live.attach(service, create_app(service))
             listener = socket.create_server(("127.0.0.1", 0))
-            config = uvicorn.Config(both, log_config=None, ws_max_size=live.MAX_MESSAGE_BYTES)
+            config = uvicorn.Config(
+                both,
+                log_config=None,
+                ws_max_size=live.MAX_MESSAGE_BYTES,
+                timeout_graceful_shutdown=10,
+            )
             server = uvicorn.Server(config)
             async with (
                 open_sessions(service.settings, service.renderer, service.telemetry) as sessions,

@@ -127,4 +127,5 @@ def test_verify_fails_for_other_weights(
     verdicts = {
         line.split()[0]: "FAILED" in line for line in answer.stdout.splitlines() if line.strip()
     }
-    assert verdicts["unet"] and not verdicts["vae_encoder"] and not verdicts["vae_decoder"]
+    judged = answer.stdout
+    assert verdicts["unet"] and not verdicts["vae_encoder"] and not verdicts["vae_decoder"], judged
