@@ -6,11 +6,15 @@ memory as a packet announces, and forget a connection in the middle of its handl
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import socketio  # type: ignore[import-untyped]
+
+from orchestrator.rendering.tasks import within
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +26,8 @@ _PACKET: Final = re.compile(r"[12356][^\[{]{0,16}|4[0-6].*", re.ASCII | re.DOTAL
 
 _ATTACHMENTS: Final = 1
 """``speech`` has one; nothing else has any."""
+
+_GOODBYE_SECONDS: Final = 2.0
 
 
 class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
@@ -42,7 +48,12 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]
                 raise ValueError("too many attachments")
         except Exception as error:  # noqa: BLE001 -- of whatever kind: they foresee none
             LOG.warning("a connection is closed: no Socket.IO message (%s)", type(error).__name__)
-            await self.eio.disconnect(eio_sid)
+            # It waits for what is still to be sent; nobody sends it when the client is gone.
+            with suppress(TimeoutError, asyncio.TimeoutError):
+                await within(self.eio.disconnect(eio_sid), _GOODBYE_SECONDS)
+        finally:
+            if eio_sid not in self.environ:  # it ended while this packet waited for its attachment
+                self._binary_packet.pop(eio_sid, None)
 
 
 def only_packets(app: ASGIApp) -> ASGIApp:
