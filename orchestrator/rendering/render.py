@@ -33,7 +33,6 @@ IN_FLIGHT: Final = 2
 FADE_FRAMES: Final = 3
 """Idle frames after speech over which the last mouth gives way to the avatar's own."""
 
-
 SMALL_BATCHES: Final = 4
 """Requests at the beginning of an utterance in which a frame waits for few others: until frames
 are there some time before they are shown."""
@@ -238,6 +237,8 @@ async def render_frames(
             finally:
                 await end(task)
             send_next()
+            if given_up == len(indices):
+                continue
             if made is None:
                 yield await without_mouths(indices[given_up:])
                 continue

@@ -129,8 +129,6 @@ class Sessions:
         Raises:
             MuseTalkError: an avatar, ffmpeg or Triton does not work.
         """
-        media = await self._make_media(await self._renderer.avatar(None), find_profile(None))
-        await media.close()
         settings, inference = self._shared.settings, self._shared.inference
         if settings.max_talkers is None:
             rate = await lipsync_rate(inference, settings.batch, timeout=settings.inference_timeout)
@@ -141,6 +139,9 @@ class Sessions:
                 limit,
                 rate,
             )
+        # Last: idle video goes on being encoded, beside which less is computed.
+        media = await self._make_media(await self._renderer.avatar(None), find_profile(None))
+        await media.close()
 
     async def join(self, request: JoinRequest, client: Client) -> Joined:
         """Make a session, or go on with one.

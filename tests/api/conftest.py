@@ -13,14 +13,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grpc
 import pytest
 import uvicorn
 
+from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
+from orchestrator.api.rpc.server import serve_rpc
 from orchestrator.jobs.videos import open_videos
 from orchestrator.rendering.library import open_library
 from orchestrator.replies.embedded import EmbeddedResponder
+from orchestrator.sessions.registry import open_sessions
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
 
@@ -88,3 +92,36 @@ def start_service(fakes: ModuleType, tmp_path: Path) -> Start:
                 await serving
 
     return start
+
+
+OpenDoors = Callable[[Service], AbstractAsyncContextManager[tuple[str, Any]]]
+
+
+@pytest.fixture
+def open_doors() -> OpenDoors:
+    """Adds live sessions to a service: an address for HTTP with Socket.IO, a channel for gRPC."""
+
+    @asynccontextmanager
+    async def opened(service: Service) -> AsyncIterator[tuple[str, Any]]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            live.attach(service, create_app(service)),
+            log_config=None,
+            ws_max_size=live.MAX_MESSAGE_BYTES,
+            timeout_graceful_shutdown=10,
+        )
+        server = uvicorn.Server(config)
+        async with (
+            open_sessions(service.settings, service.renderer, service.telemetry) as sessions,
+            serve_rpc(service, "127.0.0.1", 0) as port,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            service.sessions = sessions
+            serving = asyncio.create_task(server._serve([listener]))
+            try:
+                yield "http://127.0.0.1:{1}".format(*listener.getsockname()), channel
+            finally:
+                server.should_exit = True
+                await serving
+
+    return opened

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import random
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -18,15 +17,12 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
-import uvicorn
 
 from loadtests.viewer import Viewer
 from orchestrator.api import live
-from orchestrator.api.http import create_app
 from orchestrator.api.musetalk.v1 import musetalk_pb2 as pb
-from orchestrator.api.rpc.server import NAME, serve_rpc
+from orchestrator.api.rpc.server import NAME
 from orchestrator.sessions import registry
-from orchestrator.sessions.registry import open_sessions
 
 MESSAGES = int(os.environ.get("MUSETALK_FUZZ_MESSAGES", "300"))
 AT_ONCE = 8 if MESSAGES < 1000 else 24
@@ -64,7 +60,7 @@ class Place:
 
 
 @pytest.fixture
-def open_place(start_service: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def open_place(start_service: Any, open_doors: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(registry, "RESUME_SECONDS", 0.5)
 
     @asynccontextmanager
@@ -79,28 +75,8 @@ def open_place(start_service: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
                 register(events)
 
             monkeypatch.setattr(live.Events, "register", note)
-            both = live.attach(service, create_app(service))
-            listener = socket.create_server(("127.0.0.1", 0))
-            config = uvicorn.Config(
-                both,
-                log_config=None,
-                ws_max_size=live.MAX_MESSAGE_BYTES,
-                timeout_graceful_shutdown=10,
-            )
-            server = uvicorn.Server(config)
-            async with (
-                open_sessions(service.settings, service.renderer, service.telemetry) as sessions,
-                serve_rpc(service, "127.0.0.1", 0) as port,
-                grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-            ):
-                service.sessions = sessions
-                serving = asyncio.create_task(server._serve([listener]))
-                url = "http://127.0.0.1:{1}".format(*listener.getsockname())
-                try:
-                    yield Place(running, url, channel, made[0])
-                finally:
-                    server.should_exit = True
-                    await serving
+            async with open_doors(service) as (url, channel):
+                yield Place(running, url, channel, made[0])
 
     return opened
 

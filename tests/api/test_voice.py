@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from typing import Any
 
 import grpc
 import httpx
 import pytest
 import socketio
-import uvicorn
 
-from orchestrator.api import live
-from orchestrator.api.http import create_app
 from orchestrator.api.musetalk.v1 import musetalk_pb2 as pb
 from orchestrator.api.musetalk.v1 import musetalk_pb2_grpc as rpc
-from orchestrator.api.rpc.server import serve_rpc
-from orchestrator.sessions.registry import open_sessions
 
 TEXT = "Hello there."
 
@@ -74,29 +67,17 @@ async def over_socketio(url: str, voice: str) -> list[tuple[bool, str]]:
 
 
 @pytest.mark.parametrize("voice", ["fake", "nobody"])
-async def test_a_voice_is_the_same_everywhere(start_service: Any, voice: str) -> None:
-    async with start_service() as running:
-        service = running.service
-        listener = socket.create_server(("127.0.0.1", 0))
-        app = live.attach(service, create_app(service))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        async with (
-            open_sessions(service.settings, service.renderer, service.telemetry) as sessions,
-            serve_rpc(service, "127.0.0.1", 0) as port,
-            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-        ):
-            service.sessions = sessions
-            serving = asyncio.create_task(server._serve([listener]))
-            url = "http://127.0.0.1:{1}".format(*listener.getsockname())
-            async with httpx.AsyncClient(base_url=url) as client:
-                (listed,) = (await client.get("/v1/voices")).json()["voices"]
-            said = [
-                *await over_http(url, voice),
-                *await over_grpc(rpc.MuseTalkStub(channel), voice),
-                *await over_socketio(url, voice),
-            ]
-            server.should_exit = True
-            await serving
+async def test_a_voice_is_the_same_everywhere(
+    start_service: Any, open_doors: Any, voice: str
+) -> None:
+    async with start_service() as running, open_doors(running.service) as (url, channel):
+        async with httpx.AsyncClient(base_url=url) as client:
+            (listed,) = (await client.get("/v1/voices")).json()["voices"]
+        said = [
+            *await over_http(url, voice),
+            *await over_grpc(rpc.MuseTalkStub(channel), voice),
+            *await over_socketio(url, voice),
+        ]
     assert listed["id"] == "fake"
     expected = (
         (True, "") if voice == listed["id"] else (False, "bad_request: there is no such voice")

@@ -47,13 +47,16 @@ async def test_the_rest_of_a_late_batch_is_shown(
     assert times.generated == 25 - lost
 
 
-async def test_a_batch_that_never_comes_in_time(avatar: Any, inference: Any) -> None:
+@pytest.mark.parametrize("seen", [0.0, 0.02])
+async def test_a_batch_that_never_comes_in_time(avatar: Any, inference: Any, seen: float) -> None:
     async def faces(first: int, latents: Any, audio: Any, overdue: Overdue) -> U8 | None:
         if first == 0:
             overdue.give_up(8)
+            await asyncio.sleep(seen)
             return None
         return np.asarray(await inference.lipsync(latents, audio))
 
     chunks, _ = await rendered(avatar, inference, faces)
+    assert all(chunk.frames for chunk in chunks)
     assert [(len(chunk.frames), chunk.late) for chunk in chunks] == [(8, 8), (8, 0), (8, 0), (1, 0)]
     assert chunks[0].last_face is None and np.array_equal(chunks[0].frames[0], avatar.frame(0))
