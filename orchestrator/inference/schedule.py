@@ -10,7 +10,8 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -24,6 +25,12 @@ PER_OWNER: Final = 2
 
 WHENEVER: Final = float("inf")
 """Deadline of work that nobody watches: it takes what live sessions leave."""
+
+SPARE_SECONDS: Final = 0.4
+"""While a session hurries, requests wait that are needed later than this."""
+
+LONGEST_HURRY: Final = 1.0
+"""Seconds after which a hurry, with a slow voice from elsewhere for instance, stops nobody."""
 
 
 @dataclass(order=True)
@@ -40,6 +47,7 @@ class _Lane:
 
     waiting: list[_Waiting] = field(default_factory=list)
     running: Counter[Hashable] = field(default_factory=Counter)
+    wake: asyncio.TimerHandle | None = None
 
 
 class Scheduler:
@@ -55,6 +63,34 @@ class Scheduler:
         self._per_owner = per_owner
         self._lanes: dict[str, _Lane] = {}
         self._numbers = itertools.count()
+        self._hurries: set[object] = set()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a session hurries now."""
+        return bool(self._hurries)
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Keep back what can wait, of all models: a viewer looks at an avatar that says nothing.
+
+        The machine is then free for the voice and the first faces of that turn. Ends by itself
+        after ``LONGEST_HURRY``.
+        """
+        mark = object()
+        self._hurries.add(mark)
+        timer = asyncio.get_running_loop().call_later(LONGEST_HURRY, self._end_hurry, mark)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._end_hurry(mark)
+
+    def _end_hurry(self, mark: object) -> None:
+        self._hurries.discard(mark)
+        if not self._hurries:
+            for lane in self._lanes.values():
+                self._dispatch(lane)
 
     async def run(
         self,
@@ -114,6 +150,9 @@ class Scheduler:
             entry = heapq.heappop(lane.waiting)
             if entry.turn.done():
                 continue  # cancelled while it waited
+            if self._hurries and not self._urgent(lane, entry):
+                passed_over.append(entry)
+                break  # nor is any behind it
             if lane.running[entry.owner] >= self._per_owner:
                 passed_over.append(entry)
                 continue
@@ -121,3 +160,14 @@ class Scheduler:
             entry.turn.set_result(None)
         for entry in passed_over:
             heapq.heappush(lane.waiting, entry)
+
+    def _urgent(self, lane: _Lane, entry: _Waiting) -> bool:
+        """Whether a request cannot wait; otherwise the lane is looked at again when it cannot."""
+        loop = asyncio.get_running_loop()
+        spare = entry.deadline - loop.time() - SPARE_SECONDS
+        if spare <= 0:
+            return True
+        if lane.wake is not None:
+            lane.wake.cancel()
+        lane.wake = loop.call_later(min(spare, LONGEST_HURRY), self._dispatch, lane)
+        return False

@@ -41,7 +41,9 @@ class Leisure:
             yield
 
 
-def is_early(following: float | None, ending: float | None, now: float) -> bool:
+def is_early(
+    following: float | None, ending: float | None, now: float, *, hurried: bool = False
+) -> bool:
     """Whether frames are early enough, or the end so near that what comes next cannot wait.
 
     Args:
@@ -49,7 +51,8 @@ def is_early(following: float | None, ending: float | None, now: float) -> bool:
             the part has not begun to show.
         ending: moment at which the part ends, likewise.
         now: on the same clock.
+        hurried: another session begins to speak and needs the machine: only the end counts.
     """
     if following is None or ending is None:
         return False
-    return following - now > SAFE_SECONDS or ending - now < NEXT_SECONDS
+    return (following - now > SAFE_SECONDS and not hurried) or ending - now < NEXT_SECONDS

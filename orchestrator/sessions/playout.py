@@ -274,7 +274,7 @@ class Playout:
         if len(self.outbox):
             return _POLL_SECONDS  # until the client confirms
         ahead = self._media.end - self.playhead.now(self._clock())
-        if self._pieces and ahead < AHEAD:
+        if self._pieces and (ahead < AHEAD or not self._speaking):  # idle video makes room
             await self._speak(self._pieces.popleft())
             return 0
         if self._speaking and self._finishing and not self._pieces:

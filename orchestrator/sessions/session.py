@@ -15,6 +15,7 @@ from orchestrator.rendering.tasks import end, within
 from orchestrator.replies.responder import instructions
 from orchestrator.sessions.conversation import Conversation, Spoken
 from orchestrator.sessions.events import Events
+from orchestrator.sessions.haste import Haste
 from orchestrator.sessions.leisure import Leisure
 from orchestrator.sessions.listening import Listener
 from orchestrator.sessions.memory import Memory
@@ -44,9 +45,10 @@ _END_SECONDS: Final = 10.0
 class _Turn:
     """A turn and what is known of it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, haste: Haste) -> None:
         self.id = secrets.token_hex(8)
         self.place = place
+        self.haste = haste
         self.times = TurnTimes()
         self.spoken: list[Spoken] = []
         self.listener: Listener | None = None
@@ -54,6 +56,11 @@ class _Turn:
         self.task: asyncio.Task[None] | None = None
         self.sounding = False
         self.ended = False
+
+    def give_back(self) -> None:
+        """Leave to others what the turn held."""
+        self.place.give_back()
+        self.haste.end()
 
 
 class Session:
@@ -283,7 +290,7 @@ class Session:
         except OverloadedError:
             self._shared.telemetry.live.refusals.inc()
             raise
-        self._turn = turn = _Turn(place)
+        self._turn = turn = _Turn(place, Haste(self._shared.scheduler))
         self._enter("thinking", turn)
         self.playout.expect_speech()
         return turn
@@ -328,12 +335,13 @@ class Session:
             progress,
             spoken,
             Leisure(),
+            turn.haste,
         )
 
     def _run(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(self._observed(turn, work), name=f"turn-{turn.id}")
         # Also when it is cancelled before its first step.
-        task.add_done_callback(lambda _: turn.place.give_back())
+        task.add_done_callback(lambda _: turn.give_back())
         turn.task = task
 
     async def _observed(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
@@ -358,7 +366,7 @@ class Session:
             LOG.exception("turn %s: unforeseen error", turn.id)
             self._fail(turn, MuseTalkError("an unforeseen error; the log has it", remedy=""))
         position = await self._finished(turn)
-        turn.place.give_back()
+        turn.give_back()
         if turn.progress is not None and result == "ok":
             turn.progress.complete("encoding")
         self._end_report(turn, result)

@@ -23,6 +23,7 @@ from orchestrator.rendering.render import (
 from orchestrator.rendering.script import Utterance, synthesize
 from orchestrator.replies.sentences import Sentence
 from orchestrator.replies.stream import stream_sentences
+from orchestrator.sessions.haste import Haste
 from orchestrator.sessions.leisure import Leisure, is_early
 from orchestrator.sessions.pieces import Piece
 from orchestrator.sessions.progress import TurnProgress
@@ -46,6 +47,9 @@ _SENTENCES_AHEAD: Final = 64
 
 _SPOKEN_AHEAD: Final = 2
 _ENCODED_AHEAD: Final = 1
+
+_HEAD_START: Final = 0.5
+"""Seconds of speech that are made while other sessions hold back: then a turn is as far as they."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Tools:
         progress: is told how far each stage is.
         spoken: called with index, text, start and end in seconds when a part begins to show.
         leisure: when the sentences after the one that is rendered may be worked on.
+        haste: goes before other sessions until it has a head start.
     """
 
     avatar: Avatar
@@ -108,6 +113,7 @@ class Tools:
     progress: TurnProgress
     spoken: Callable[[int, str, float, float], None]
     leisure: Leisure
+    haste: Haste
 
 
 async def speak_text(pieces: AsyncGenerator[str, None], tools: Tools) -> None:
@@ -169,6 +175,8 @@ async def _voiced(
     first = True
     async with aclosing(sentences):
         async for sentence in sentences:
+            if first:
+                tools.haste.begin()
             async with nullcontext() if first else tools.leisure.taken():
                 tools.progress.sentence(len(sentence.text))
                 with tools.times.measure("speech"):
@@ -227,14 +235,18 @@ async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U
 
     def encoded(media: float, work: float) -> None:
         times.made += media
+        if times.made >= _HEAD_START:
+            tools.haste.end()
         times.note("encode", times.elapsed - work)
         tools.progress.encoded(media)
 
     def there_is_time() -> bool:
         following, ending = tools.stage.due(position + done), tools.stage.due(position + spoken)
-        return done >= spoken or is_early(following, ending, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        return done >= spoken or is_early(following, ending, now, hurried=tools.haste.others)
 
     tools.leisure.judge_by(there_is_time)
+    tools.haste.begin()
 
     async def hand_over(frames: list[U8]) -> None:
         nonlocal done

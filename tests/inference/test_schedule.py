@@ -4,7 +4,12 @@ import asyncio
 
 import pytest
 
-from orchestrator.inference.schedule import WHENEVER, Scheduler
+from orchestrator.inference.schedule import (
+    LONGEST_HURRY,
+    SPARE_SECONDS,
+    WHENEVER,
+    Scheduler,
+)
 
 
 class Server:
@@ -121,3 +126,53 @@ async def test_errors_pass_through_and_free_the_place() -> None:
         with pytest.raises(ValueError, match="broken"):
             await scheduler.run(broken, model="m", owner=1)
     assert scheduler.running() == {"m": 0}
+
+
+async def test_what_can_wait_is_kept_back_while_a_session_hurries() -> None:
+    scheduler, now = Scheduler(), asyncio.get_running_loop().time()
+    order: list[str] = []
+
+    async def note(name: str) -> None:
+        order.append(name)
+
+    def ask(name: str, seconds: float) -> asyncio.Task[None]:
+        return asyncio.create_task(
+            scheduler.run(lambda: note(name), model="m", owner=name, deadline=now + seconds)
+        )
+
+    with scheduler.hurry():
+        assert scheduler.hurried
+        tasks = [
+            ask("job", WHENEVER),
+            ask("later", 3600.0),
+            ask("soon", SPARE_SECONDS + 0.05),
+            ask("first", 0.0),
+        ]
+        await settle()
+        assert order == ["first"]
+        await asyncio.wait_for(tasks[2], 5)  # by the clock alone
+        assert order == ["first", "soon"]
+    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert order == ["first", "soon", "later", "job"] and not scheduler.hurried
+
+
+async def test_the_last_of_several_hurries_lets_the_others_go() -> None:
+    scheduler = Scheduler()
+    with scheduler.hurry():
+        with scheduler.hurry():
+            waiting = asyncio.create_task(
+                scheduler.run(lambda: asyncio.sleep(0, "ok"), model="m", owner=1)
+            )
+            await settle()
+        await settle()
+        assert not waiting.done()
+    assert await asyncio.wait_for(waiting, 5) == "ok"
+
+
+async def test_a_hurry_without_end_keeps_nobody() -> None:
+    scheduler = Scheduler()
+    began = asyncio.get_running_loop().time()
+    with scheduler.hurry():
+        call = scheduler.run(lambda: asyncio.sleep(0, "ok"), model="m", owner=1)
+        assert await asyncio.wait_for(call, 10 * LONGEST_HURRY) == "ok"
+        assert asyncio.get_running_loop().time() - began >= LONGEST_HURRY * 0.9

@@ -23,6 +23,12 @@ def test_frames_are_early_or_the_end_is_near(
     assert is_early(following, ending, 10.0) is expected
 
 
+def test_another_session_that_begins_to_speak_takes_the_time_but_not_the_end() -> None:
+    early = 10 + 2 * SAFE_SECONDS
+    assert not is_early(early, 10 + 2 * NEXT_SECONDS, 10.0, hurried=True)
+    assert is_early(early, 10 + NEXT_SECONDS / 2, 10.0, hurried=True)
+
+
 async def test_one_thing_at_a_time_and_only_when_there_is_time() -> None:
     leisure = Leisure()
     done: list[str] = []
