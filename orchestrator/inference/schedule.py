@@ -18,7 +18,9 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 IN_FLIGHT: Final = 4
-"""Requests at Triton at a time for each model: enough for it to batch several sessions."""
+"""Requests at Triton at a time for each model: enough for one to batch several sessions.
+
+More only help several Tritons or GPUs; what waits here can still be reordered or cancelled."""
 
 PER_OWNER: Final = 2
 """Requests of one session at a time for each model: one computes while the next one travels."""

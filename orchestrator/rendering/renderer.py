@@ -57,7 +57,7 @@ class Renderer:
         weights: str,
     ) -> None:
         self.inference = inference
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(settings.triton_in_flight)
         """Orders the requests to Triton of everybody who renders with this."""
         self.weights = weights
         self._settings = settings

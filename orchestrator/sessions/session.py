@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
@@ -13,19 +12,15 @@ from orchestrator.errors import MuseTalkError, OverloadedError, UsageError
 from orchestrator.logs import bound
 from orchestrator.rendering.tasks import end, within
 from orchestrator.replies.responder import instructions
-from orchestrator.sessions.conversation import Conversation, Spoken
+from orchestrator.sessions.conversation import Conversation
 from orchestrator.sessions.events import Events
-from orchestrator.sessions.haste import Haste
-from orchestrator.sessions.leisure import Leisure
 from orchestrator.sessions.listening import Listener
 from orchestrator.sessions.memory import Memory
-from orchestrator.sessions.mouths import LiveInference, Pace
+from orchestrator.sessions.mouths import Pace
 from orchestrator.sessions.playout import Playout
 from orchestrator.sessions.profiles import Profile
-from orchestrator.sessions.progress import TurnProgress
-from orchestrator.sessions.times import TurnTimes
+from orchestrator.sessions.running import RunningTurn, equip
 from orchestrator.sessions.turn import Tools, show, speak_text
-from orchestrator.speech.fallback import FallbackSynthesizer, Switch
 from orchestrator.tracing import span
 
 if TYPE_CHECKING:
@@ -34,33 +29,10 @@ if TYPE_CHECKING:
     from orchestrator.sessions.events import Client, State
     from orchestrator.sessions.outbox import MediaMessage
     from orchestrator.sessions.shared import Shared
-    from orchestrator.sessions.talkers import Place
-    from orchestrator.speech.tts import SpeechSynthesizer
 
 LOG: Final = logging.getLogger("musetalk.sessions")
 
 _END_SECONDS: Final = 10.0
-
-
-class _Turn:
-    """A turn and what is known of it."""
-
-    def __init__(self, place: Place, haste: Haste) -> None:
-        self.id = secrets.token_hex(8)
-        self.place = place
-        self.haste = haste
-        self.times = TurnTimes()
-        self.spoken: list[Spoken] = []
-        self.listener: Listener | None = None
-        self.progress: TurnProgress | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.sounding = False
-        self.ended = False
-
-    def give_back(self) -> None:
-        """Leave to others what the turn held."""
-        self.place.give_back()
-        self.haste.end()
 
 
 class Session:
@@ -90,7 +62,7 @@ class Session:
         self.away_since: float | None = time.monotonic()
         self.playout = Playout(media, profile.grid, send=self._send_media, flush=self._events.flush)
         self._shared = shared
-        self._turn: _Turn | None = None
+        self._turn: RunningTurn | None = None
         self._commands = asyncio.Lock()
         self._state: State = "idle"
         self._paces: dict[int, Pace] = {}
@@ -282,7 +254,7 @@ class Session:
             raise UsageError("the text has nothing that can be said")
         return text
 
-    async def _begin(self) -> _Turn:
+    async def _begin(self) -> RunningTurn:
         self._shared.talkers.require_open()  # before a turn that runs is given up for this one
         await self.interrupt()
         try:
@@ -290,67 +262,37 @@ class Session:
         except OverloadedError:
             self._shared.telemetry.live.refusals.inc()
             raise
-        self._turn = turn = _Turn(place, Haste(self._shared.scheduler))
+        self._turn = turn = RunningTurn(place, self._shared.scheduler)
         self._enter("thinking", turn)
         self.playout.expect_speech()
         return turn
 
-    def _tools(self, turn: _Turn, tokens: int) -> Tools:
-        shared, profile = self._shared, turn.place.profile
-        voice: SpeechSynthesizer = shared.voice
-
-        def switched(switch: Switch) -> None:
-            shared.telemetry.live.voice_switches.inc()
-            self._events.switched(turn.id, switch)
-
-        if isinstance(voice, FallbackSynthesizer):
-            voice = voice.told(switched)
-
-        def progressed(stage: str, percent: int) -> None:
-            self._events.progress(turn.id, stage, percent)
-
-        def spoken(index: int, text: str, start: float, stop: float) -> None:
-            turn.spoken.append(Spoken(text, start, stop))
-            self._events.transcript(turn.id, "avatar", index, text, start, stop)
-
-        turn.progress = progress = TurnProgress(tokens, profile.grid, progressed)
-        pace = self._paces.setdefault(profile.stride, Pace(profile.stride))
-        inference = LiveInference(
-            shared.inference,
-            shared.scheduler,
-            self.id,
-            pace,
-            turn.times,
-            shared.settings.inference_timeout,
-        )
-        return Tools(
+    def _tools(self, turn: RunningTurn, tokens: int) -> Tools:
+        return equip(
+            turn,
             self.avatar,
-            voice,
             self.conversation.language,
-            profile,
-            pace,
-            inference,
-            self.playout,
-            turn.times,
-            progress,
-            spoken,
-            Leisure(),
-            turn.haste,
+            owner=self.id,
+            tokens=tokens,
+            pace=lambda stride: self._paces.setdefault(stride, Pace(stride)),
+            stage=self.playout,
+            events=self._events,
+            shared=self._shared,
         )
 
-    def _run(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
+    def _run(self, turn: RunningTurn, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(self._observed(turn, work), name=f"turn-{turn.id}")
         # Also when it is cancelled before its first step.
         task.add_done_callback(lambda _: turn.give_back())
         turn.task = task
 
-    async def _observed(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
+    async def _observed(self, turn: RunningTurn, work: Callable[[], Awaitable[None]]) -> None:
         """The turn, with its name on log lines and a span of its own."""
         with bound(session=self.id[:6], turn=turn.id), span("turn", profile=self.profile.name):
             turn.times.belongs_here()
             await self._carry_out(turn, work)
 
-    async def _carry_out(self, turn: _Turn, work: Callable[[], Awaitable[None]]) -> None:
+    async def _carry_out(self, turn: RunningTurn, work: Callable[[], Awaitable[None]]) -> None:
         """A turn from its request to the moment at which the viewer has seen it.
 
         Whatever fails ends the turn, not the session.
@@ -376,7 +318,7 @@ class Session:
             self._memory.spoken(turn.spoken, position)
             self._enter("idle", None)
 
-    async def _finished(self, turn: _Turn) -> float:
+    async def _finished(self, turn: RunningTurn) -> float:
         """The end of the turn's speech, when all of it is media."""
         try:
             return await self.playout.finish()
@@ -385,18 +327,18 @@ class Session:
             self._fail(turn, MuseTalkError("the media of the session failed", remedy="try again"))
             return self.playout.position
 
-    def _fail(self, turn: _Turn, error: MuseTalkError) -> None:
+    def _fail(self, turn: RunningTurn, error: MuseTalkError) -> None:
         LOG.warning("turn %s: %s", turn.id, error.code)
         self._shared.telemetry.live.errors.labels(error.code).inc()
         self._events.error(turn.id, error)
 
     # Events
 
-    def _enter(self, state: State, turn: _Turn | None) -> None:
+    def _enter(self, state: State, turn: RunningTurn | None) -> None:
         self._state = state
         self._events.state(state, None if turn is None else turn.id)
 
-    def _end_report(self, turn: _Turn, result: str) -> None:
+    def _end_report(self, turn: RunningTurn, result: str) -> None:
         """All media of the turn is made, or none will be any more."""
         turn.ended = True
         turn.times.wall = turn.times.elapsed
