@@ -52,6 +52,11 @@ def train(
     frames: int = 12000,
     threads: int = 2,
     bf16: bool = True,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint to train on, such as the shipped one; none: from nothing."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of speech and frames: another makes others.")] = 0,
 ) -> None:
     """Make data, train, write WORKDIR/checkpoint; run it again to go on after a stop."""
     import torch
@@ -74,7 +79,7 @@ def train(
         def say(line: str) -> None:
             console.print(line, markup=False, soft_wrap=True)
 
-        run(workdir, hours, clips, frames, bf16, say, show)
+        run(workdir, hours, clips, frames, bf16, say, show, start_from, seed)
 
 
 @app.command()
@@ -103,14 +108,23 @@ def ship(
 def evaluate(
     repository: Annotated[Path, typer.Option(help="To judge.")] = REPOSITORY,
     output: Annotated[Path, typer.Option(help="For pictures and figures.")] = Path("out/demo"),
+    speech: Annotated[
+        list[Path] | None,
+        typer.Option(help="A recording of anybody, instead; its text in NAME.txt beside it."),
+    ] = None,
 ) -> None:
     """Judge the models through Triton on speech that training never had."""
     import asyncio
 
     from export.demo.evaluate import evaluate as run
-    from export.demo.evaluate import report
+    from export.demo.evaluate import listen, report
     from orchestrator.settings import Settings
 
+    if speech:
+        from export.demo.heard import report as report_heard
+
+        report_heard(asyncio.run(listen(repository, Settings(), speech)), output)
+        return
     found = asyncio.run(run(repository, Settings()))
     report(found, output)
 

@@ -12,7 +12,10 @@ from matplotlib import pyplot as plt
 
 _PANELS = {
     "vae": ("autoencoder: L1 of pixels", ("l1",)),
-    "unet": ("UNet: latents, mouth parameters, pixels of the mouth", ("latent", "mouth", "pixel")),
+    "unet": (
+        "UNet: latents, mouth parameters, pixels of the mouth, reader",
+        ("latent", "mouth", "pixel", "read"),
+    ),
     "polish": ("decoder on the UNet's latents: L1 of pixels", ("l1",)),
 }
 

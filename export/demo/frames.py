@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from export.demo.codec import as_of_a_clip
 from export.demo.head import Pose
 from export.demo.idle import SECONDS, idle_pose
 from export.demo.mouth import REST, Mouth
@@ -96,14 +97,15 @@ def jitter(person: Person, rng: np.random.Generator) -> tuple[Pose, Box]:
     return pose, (x0 + a, y0 + b, x1 + c, y1 + d)
 
 
-def make_shard(target: Path, speech: list[Speech], seed: int) -> None:
+def make_shard(target: Path, speech: list[Speech], number: int, seed: int = 0) -> None:
     """Draw `SHARD` pairs: the frame to learn, and a reference of the same person.
 
     Half of the references have the pose of the frame and the mouth at rest, as at inference; the
     others show any mouth, so that the network cannot copy it. A sixth of the frames are taken from
-    m, b and p: closed lips are rare, and their lack is seen first.
+    m, b and p: closed lips are rare, and their lack is seen first. All of them have the colours
+    of a clip that was written and read, since that is what the portraits have.
     """
-    rng = np.random.default_rng([7, seed])
+    rng = np.random.default_rng([7, seed, number])
     want = np.empty((SHARD, 256, 256, 3), np.uint8)
     seen = np.empty_like(want)
     rows = np.empty((SHARD, 3), np.int32)  # clip, frame, person
@@ -125,5 +127,5 @@ def make_shard(target: Path, speech: list[Speech], seed: int) -> None:
         seen[i] = render_box(person, mouth, pose, box)
         rows[i] = clip, frame, who
     part = target.with_suffix(".part.npz")
-    np.savez(part, want=want, seen=seen, rows=rows)
+    np.savez(part, want=as_of_a_clip(want), seen=as_of_a_clip(seen), rows=rows)
     part.rename(target)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from export.demo.frames import load_speech
 from export.demo.latents import latents_of
+from export.demo.mouth import Mouth, opening
+from export.demo.people import PEOPLE
 from export.demo.run import CHANNELS_LAST, Run, autocast, read
 from export.modules import AUDIO_TOKENS, positional_encoding
 
@@ -23,9 +25,9 @@ class Pairs:
         scaling: from the autoencoder's latents to the UNet's.
     """
 
-    def __init__(self, run: Run, vae: AutoencoderTiny) -> None:
+    def __init__(self, run: Run, vae: AutoencoderTiny, scaling: float | None = None) -> None:
         latents = latents_of(run, vae)
-        self.scaling: float = latents["scaling"]
+        self.scaling: float = latents["scaling"] if scaling is None else scaling
         self.images = read(run.shards(), "want")
         self._latents = latents
         self._rows = read(run.shards(), "rows")
@@ -46,6 +48,14 @@ class Pairs:
         """F32[n,6], the true mouths."""
         found = [self._speech[a].mouths[b] for a, b, *_ in self._rows[rows]]
         return torch.from_numpy(np.stack(found))
+
+    def spoken(self, rows: Rows) -> torch.Tensor:
+        """F32[n,7], the true mouths and how far each opens on its person's face, 0 to about 1."""
+        gaps = [
+            4 * opening(PEOPLE[who], Mouth.of(self._speech[a].mouths[b]))
+            for a, b, who in self._rows[rows]
+        ]
+        return torch.cat([self.mouths(rows), torch.tensor(gaps, dtype=torch.float32)[:, None]], 1)
 
     def predict(self, unet: UNet2DConditionModel, rows: Rows) -> torch.Tensor:
         """What the UNet makes of masked frame, reference and audio: F32[n,4,32,32], scaled."""

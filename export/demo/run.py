@@ -61,19 +61,19 @@ class Run:
         """The shards of frames that are complete."""
         return sorted((self.folder / "frames").glob("[0-9]*[0-9].npz"))
 
-    def prepare(self, clips: int, frames: int) -> None:
-        """Make what is missing of speech and frames."""
+    def prepare(self, clips: int, frames: int, seed: int = 0) -> None:
+        """Make what is missing of speech and frames; another seed makes others."""
         speech = self.folder / "speech"
         if not (speech / "complete").is_file():
             self.log(f"speech: {clips} clips")
-            make_speech(speech, clips)
+            make_speech(speech, clips, seed)
         (self.folder / "frames").mkdir(exist_ok=True)
         known: list[Speech] | None = None
         for i in range(-(-frames // SHARD)):
             target = self.folder / "frames" / f"{i:05d}.npz"
             if not target.is_file():
                 known = known or load_speech(speech, held_out=False)
-                make_shard(target, known, i)
+                make_shard(target, known, i, seed)
                 self.log(f"frames: {(i + 1) * SHARD}")
             self.progress("frames", (i + 1) * SHARD / frames)
 

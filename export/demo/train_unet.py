@@ -3,8 +3,8 @@
 It gets the latents of the frame with its lower half black and those of a reference frame of the
 same person, and the audio of the frame; it predicts the frame's latents in one pass at timestep
 0. The loss is L1 in latents, heavier around the mouth, later with L1 on the decoded pixels of the
-mouth, and an auxiliary head that must name the mouth's parameters from the middle of the UNet,
-which is dropped afterwards.
+mouth and on what a reader sees in the latents; and an auxiliary head, dropped afterwards, that
+must name the mouth's parameters from the middle of the UNet.
 """
 
 from __future__ import annotations
@@ -16,22 +16,31 @@ from torch import nn
 
 from export.demo.networks import new_unet
 from export.demo.pairs import Pairs
+from export.demo.reader import train_reader
 from export.demo.run import CHANNELS_LAST, SAVE_EVERY, Run, autocast, clock, pixels, rate
+from export.demo.start import Start
+
+PEAK, PEAK_FROM_START = 1.2e-3, 2.5e-4
+"""Learning rates, of an untrained network and of one that is trained on."""
 
 
 def train_unet(
-    run: Run, vae: AutoencoderTiny, seconds: float, batch: int = 12
+    run: Run, vae: AutoencoderTiny, seconds: float, batch: int = 12, start: Start | None = None
 ) -> UNet2DConditionModel:
     """The UNet; saves the checkpoint's state every two minutes.
 
     Args:
         run: where data and state are.
         vae: frozen.
-        seconds: of training in all; pixels count from 35 % on.
+        seconds: of training in all; pixels and the reader count from 35 % on.
         batch: frames a step.
+        start: trained networks: pixels and reader count at once, the learning rate is low.
     """
     torch.manual_seed(1)
     unet = new_unet()
+    if start is not None:
+        unet.load_state_dict(start.unet)
+    peak, alone = (PEAK, 0.35) if start is None else (PEAK_FROM_START, 0.0)
     head = nn.Linear(unet.config["block_out_channels"][-1], 6)
     middle: dict[str, torch.Tensor] = {}
     unet.mid_block.register_forward_hook(lambda _m, _i, out: middle.update(x=out))
@@ -46,8 +55,9 @@ def train_unet(
         step, spent = state["step"], state["spent"]
     if spent >= seconds:
         return unet.eval()
-    pairs = Pairs(run, vae)
+    pairs = Pairs(run, vae, None if start is None else start.scaling)
     scaling = pairs.scaling
+    reader = train_reader(run, pairs)
     weight = torch.full((1, 1, 32, 32), 0.3)
     weight[:, :, 16:] = 1.0
     weight[:, :, 19:30, 9:23] = 4.0
@@ -57,25 +67,26 @@ def train_unet(
     vae.requires_grad_(False)
     rng = np.random.default_rng(step)
     saved = spent
-    sums: list[tuple[float, float, float]] = []
+    sums: list[tuple[float, ...]] = []
     unet.train()
     while spent < seconds:
         began = clock()
         k = rng.integers(0, len(pairs), batch)
         for group in optimiser.param_groups:
-            group["lr"] = rate(1.2e-3, step, spent / seconds)
+            group["lr"] = rate(peak, step, spent / seconds)
         made = pairs.predict(unet, k)
         in_latents = ((made - pairs.want(k)).abs() * weight).mean()
         named = (head(middle["x"].float().mean((2, 3))) - pairs.mouths(k)).abs().mean()
         loss = in_latents + 2 * named
-        in_pixels = torch.zeros(())
-        if spent > 0.35 * seconds:
+        in_pixels = read = torch.zeros(())
+        if spent >= alone * seconds:
             real = pixels(pairs.images[k, 128:256, 64:192])
             with autocast(run.bf16):
                 part = (made[:, :, 16:32, 8:24] / scaling).contiguous(memory_format=CHANNELS_LAST)
                 drawn = vae.decode(part).sample.float()
             in_pixels = ((drawn - real).abs() * focus).mean()
-            loss = loss + 4 * in_pixels
+            read = (reader(made) - pairs.spoken(k)).abs().mean()
+            loss = loss + 4 * in_pixels + 2 * read
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -83,11 +94,14 @@ def train_unet(
         step += 1
         spent += clock() - began
         run.progress("unet", spent / seconds)
-        sums.append((in_latents.item(), named.item(), in_pixels.item()))
+        sums.append((in_latents.item(), named.item(), in_pixels.item(), read.item()))
         if step % 100 == 0:
-            a, b, c = np.mean(sums[-100:], 0)
-            run.note(phase="unet", step=step, spent=spent, latent=a, mouth=b, pixel=c)
-            run.log(f"unet {step}: {spent:.0f} s, latent {a:.4f} mouth {b:.4f} pixel {c:.4f}")
+            a, b, c, d = np.mean(sums[-100:], 0)
+            run.note(phase="unet", step=step, spent=spent, latent=a, mouth=b, pixel=c, read=d)
+            run.log(
+                f"unet {step}: {spent:.0f} s, "
+                f"latent {a:.4f} mouth {b:.4f} pixel {c:.4f} read {d:.4f}"
+            )
         if spent - saved > SAVE_EVERY or spent >= seconds:
             saved = spent
             run.save(

@@ -20,6 +20,7 @@ from export.demo.run import (
     rate,
     read,
 )
+from export.demo.start import Start
 
 
 def train_vae(run: Run, seconds: float, batch: int = 12) -> AutoencoderTiny:
@@ -93,7 +94,12 @@ def train_vae(run: Run, seconds: float, batch: int = 12) -> AutoencoderTiny:
 
 
 def polish(
-    run: Run, vae: AutoencoderTiny, unet: UNet2DConditionModel, seconds: float, batch: int = 12
+    run: Run,
+    vae: AutoencoderTiny,
+    unet: UNet2DConditionModel,
+    seconds: float,
+    batch: int = 12,
+    start: Start | None = None,
 ) -> None:
     """Fit the decoder to what the UNet gives it, on the whole lower half of the face.
 
@@ -106,6 +112,7 @@ def polish(
         unet: frozen.
         seconds: of training in all.
         batch: patches a step.
+        start: the checkpoint that is trained on, if any.
     """
     torch.manual_seed(2)
     vae.requires_grad_(False)
@@ -119,19 +126,22 @@ def polish(
         step, spent = state["step"], state["spent"]
     if spent >= seconds:
         return
-    pairs = Pairs(run, vae)
+    pairs = Pairs(run, vae, None if start is None else start.scaling)
     rng = np.random.default_rng([2, step])
+    border = torch.ones(1, 1, 20, 32)  # of the means over 8 pixels, from row 96 on
+    border[:, :, 3:10] = 3.0  # cheeks: there the composite goes from portrait to generated
     saved, losses = spent, []
     while spent < seconds:
         began = clock()
         k = rng.integers(0, len(pairs), batch)
         with torch.no_grad():
             made = pairs.predict(unet, k) / pairs.scaling
-        pictures, patches = [], []
+        pictures, patches, weights = [], [], []
         for n, i in enumerate(k):
             y, x = int(rng.integers(12, 17)), int(rng.integers(0, 17))
             pictures.append(pairs.images[i, y * 8 : y * 8 + 128, x * 8 : x * 8 + 128])
             patches.append(made[n, :, y : y + 16, x : x + 16])
+            weights.append(border[0, :, y - 12 : y + 4, x : x + 16])
         for group in optimiser.param_groups:
             group["lr"] = rate(8e-4, step, spent / seconds)
         real = pixels(np.stack(pictures))
@@ -143,7 +153,8 @@ def polish(
             (a - b).abs().mean() for a, b in zip(gradients(drawn), gradients(real), strict=True)
         )
         # Colour first: the mean over 8 pixels must be right, whatever the detail.
-        colour = nn.functional.avg_pool2d(drawn - real, 8).abs().mean()
+        means = nn.functional.avg_pool2d(drawn - real, 8).abs()
+        colour = (means * torch.stack(weights)).mean()
         loss = (drawn - real).abs().mean() + edges + 2 * colour
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

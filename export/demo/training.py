@@ -8,10 +8,12 @@ import torch
 
 from export.demo.networks import new_unet, new_vae, save_checkpoint
 from export.demo.run import Log, Progress, Run
+from export.demo.start import Start
 from export.demo.train_unet import train_unet
 from export.demo.train_vae import polish, train_vae
 
 VAE_SHARE, POLISH_SHARE = 0.14, 0.12  # of the time
+POLISH_SHARE_FROM_START = 0.35
 
 
 def train(
@@ -22,6 +24,8 @@ def train(
     bf16: bool,
     log: Log,
     progress: Progress,
+    start_from: Path | None = None,
+    seed: int = 0,
 ) -> None:
     """Everything, from where it was cut off: data, autoencoder, UNet, decoder, checkpoint.
 
@@ -34,12 +38,23 @@ def train(
         bf16: bfloat16 arithmetic.
         log: gets one line at a time.
         progress: told how far each phase is.
+        start_from: a checkpoint whose UNet and decoder are trained on; the run remembers it.
+        seed: of the data.
     """
     run = Run(folder, log, bf16, progress)
-    run.prepare(clips, frames)
-    vae = train_vae(run, hours * 3600 * VAE_SHARE)
-    unet = train_unet(run, vae, hours * 3600 * (1 - VAE_SHARE - POLISH_SHARE))
-    polish(run, vae, unet, hours * 3600 * POLISH_SHARE)
+    start = Start.in_run(run, start_from)
+    run.prepare(clips, frames, seed)
+    seconds = hours * 3600
+    if start is None:
+        vae = train_vae(run, seconds * VAE_SHARE)
+        share = POLISH_SHARE
+        unet = train_unet(run, vae, seconds * (1 - VAE_SHARE - share))
+    else:
+        vae = new_vae()
+        vae.load_state_dict(start.vae)
+        share = POLISH_SHARE_FROM_START
+        unet = train_unet(run, vae.eval(), seconds * (1 - share), start=start)
+    polish(run, vae, unet, seconds * share, start=start)
     write_checkpoint(folder, folder / "checkpoint")
 
 
@@ -50,8 +65,8 @@ def write_checkpoint(folder: Path, target: Path) -> None:
         FileNotFoundError: the UNet's training has not saved anything yet.
     """
     vae, unet = new_vae(), new_unet()
-    polished = folder / "polish.pt"
-    of_vae = polished if polished.is_file() else folder / "vae.pt"
+    states = [folder / f"{name}.pt" for name in ("polish", "vae", "start")]
+    of_vae = next((path for path in states if path.is_file()), states[1])
     vae.load_state_dict(torch.load(of_vae, weights_only=True)["vae"])
     state = torch.load(folder / "unet.pt", weights_only=True)
     unet.load_state_dict(state["unet"])

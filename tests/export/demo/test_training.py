@@ -19,6 +19,13 @@ from export.demo.whisper_weights import read_ct2
 from orchestrator.errors import CheckpointError
 
 
+def some_speech():
+    """Five frames of noise with mouths drawn by lot."""
+    rng = np.random.default_rng(0)
+    return Speech("x", False, rng.normal(size=(5, 50, 384)).astype(np.float16),
+                  rng.random((5, 6), np.float32), [])  # fmt: skip
+
+
 def test_ct2_tensors_are_read(tmp_path):
     values = np.arange(6, dtype="<f4").reshape(2, 3)
     name = b"encoder/x\0"
@@ -43,9 +50,8 @@ def test_mask_and_colour_order():
 @pytest.mark.slow
 def test_a_few_steps_resume_and_make_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("export.demo.frames.SHARD", 4)
-    rng = np.random.default_rng(0)
-    speech = Speech("x", False, rng.normal(size=(5, 50, 384)).astype(np.float16),
-                    rng.random((5, 6), np.float32), [])  # fmt: skip
+    monkeypatch.setattr("export.demo.reader.STEPS", 3)
+    speech = some_speech()
     monkeypatch.setattr("export.demo.pairs.load_speech", lambda *_a, **_k: [speech])
     run = Run(tmp_path, lambda _line: None, False)
     (tmp_path / "frames").mkdir()
