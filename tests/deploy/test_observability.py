@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,98 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
     )
     done = promtool("test", "rules", "test.yml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+RECORDED = {
+    path.stem: json.loads(path.read_text())
+    for path in sorted(Path(__file__).with_name("recorded").glob("*.json"))
+}
+"""What a real service and a real Triton exported under load; see record_metrics.py."""
+
+EXPECTED = {
+    "healthy": set[str](),
+    "overloaded": {"FramesLate", "FirstFrameSlow", "TritonQueueLong"},
+    "crowded": {"SessionsRefused"},
+    "without-triton": {"TritonMissing", "TurnsFailing"},
+}
+MINUTES = 30
+
+
+def prolonged(values: list[float | None], gauge: bool) -> str:
+    """A recording that goes on for half an hour as it was, in promtool's notation.
+
+    A counter grows again and again by what it grew; a series that ended stays away.
+    """
+    wanted = int(MINUTES * 60 / RECORDED["healthy"]["period"])
+    known = [value for value in values if value is not None]
+    before = next(i for i, value in enumerate(values) if value is not None)
+    row: list[float | None] = list(values)
+    if values[-1] is not None:
+        steps = [0.0, *(b - a for a, b in pairwise(known))]
+        while len(row) < wanted:
+            for value, step in zip(known, steps, strict=True):
+                row.append(value if gauge else float(row[-1] or 0.0) + step)
+    row = [None] * before + row[before:wanted]
+    row += [None] * (wanted - len(row))
+    return " ".join("_" if value is None else f"{value:g}" for value in row)
+
+
+def in_cluster(name: str) -> str:
+    """A series as the cluster's Prometheus has it: its monitors add where it comes from."""
+    return name.replace("{", '{namespace="musetalk",').replace(",}", "}")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_alerts_on_a_recorded_load_run(name: str, tmp_path: Path) -> None:
+    recording = RECORDED[name]
+    series = {
+        in_cluster(key): prolonged(values, "musetalk_sessions" in key or "pending" in key)
+        for key, values in recording["series"].items()
+    }
+    test = case(name, series, sorted(EXPECTED[name]))
+    test["interval"] = f"{recording['period']:g}s"
+    (tmp_path / "test.yml").write_text(
+        yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "15s", "tests": [test]})
+    )
+    done = promtool("test", "rules", "test.yml", cwd=tmp_path)
+    assert done.returncode == 0, f"{recording['about']}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("name", ["healthy", "overloaded"])
+def test_autoscalers_on_a_recorded_load_run(name: str, tmp_path: Path) -> None:
+    recording = RECORDED[name]
+    period = recording["period"]
+    rows = recording["series"]
+    (pending,) = (row for key, row in rows.items() if "pending" in key)
+    speaking = next(row for key, row in rows.items() if 'state="speaking"' in key)
+    # A second after the last sample: versions of Prometheus differ on the edge of a window.
+    at = len(pending) - 1
+    last = [value for value in pending[at + 1 - int(60 / period) :] if value is not None]
+    expected = {"triton": sum(last) / len(last), "orchestrator": speaking[at]}
+    queries = {
+        item["metadata"]["name"]: item["spec"]["triggers"][0]["metadata"]["query"]
+        for item in SCALED
+    }
+    test = {
+        "interval": f"{period:g}s",
+        "input_series": [
+            {
+                "series": in_cluster(key),
+                "values": " ".join("_" if value is None else f"{value:g}" for value in values),
+            }
+            for key, values in rows.items()
+        ],
+        "promql_expr_test": [
+            {
+                "expr": f"round({query}, 0.001)",
+                "eval_time": f"{at * period + 1:g}s",
+                "exp_samples": [{"labels": "{}", "value": round(expected[which], 3)}],
+            }
+            for which, query in queries.items()
+        ],
+    }
+    (tmp_path / "test.yml").write_text(
+        yaml.safe_dump({"rule_files": [], "evaluation_interval": "1s", "tests": [test]})
+    )
+    done = promtool("test", "rules", "test.yml", cwd=tmp_path)
+    assert done.returncode == 0, f"{recording['about']}\n{done.stdout}{done.stderr}"
