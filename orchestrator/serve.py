@@ -19,7 +19,8 @@ from orchestrator.api.http import Service, create_app
 from orchestrator.api.keys import KeyFile, keys_path
 from orchestrator.api.rpc.server import serve_rpc
 from orchestrator.errors import MuseTalkError, SetupError, UsageError
-from orchestrator.jobs.videos import VideoJobs, open_videos
+from orchestrator.jobs.opening import open_videos
+from orchestrator.jobs.videos import VideoJobs
 from orchestrator.logs import setup_logging
 from orchestrator.rendering.library import open_library
 from orchestrator.rendering.renderer import Renderer, open_renderer

@@ -13,7 +13,7 @@ from orchestrator.api.keys import KeyFile, Limits, keys_path
 from orchestrator.api.usage import Usage, today
 from orchestrator.errors import ForeignHostError, QuotaError, UnauthorizedError
 from orchestrator.jobs.database import sqlite_url
-from orchestrator.rendering.library import LOCAL
+from orchestrator.rendering.listing import LOCAL
 from orchestrator.settings import Settings
 
 _LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)

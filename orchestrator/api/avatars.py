@@ -18,7 +18,8 @@ from orchestrator.api.orders import limited
 from orchestrator.api.problems import documented
 from orchestrator.api.service import Service
 from orchestrator.errors import UsageError
-from orchestrator.rendering.library import Library, Listed
+from orchestrator.rendering.library import Library
+from orchestrator.rendering.listing import Listed
 from orchestrator.rendering.tasks import within
 
 _FORM_OVERHEAD: Final = 64 * 1024

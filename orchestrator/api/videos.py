@@ -16,8 +16,8 @@ from orchestrator.api.access import owner_of
 from orchestrator.api.orders import VOICE, read_body
 from orchestrator.api.problems import documented, problem
 from orchestrator.api.ranges import UnsatisfiableRangeError, is_unchanged, wanted_range
-from orchestrator.jobs.ledger import Job
-from orchestrator.jobs.videos import MAX_KEY, Order
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.order import MAX_KEY, Order
 
 if TYPE_CHECKING:
     from orchestrator.api.service import Service

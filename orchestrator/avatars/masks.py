@@ -29,6 +29,8 @@ CHEEK_WIDTH: Final = 90
 _EXPAND: Final = 1.5
 _UPPER_BOUNDARY: Final = 0.5
 _BLUR: Final = 0.1
+_CHEEKS: Final = (35, 3)
+"""Size of the ellipse by which cheeks are kept back, twice."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,13 @@ def _around(picture: U8, reach: int) -> tuple[slice, slice]:
     return rows, slice(max(0, x - reach), x + width + reach)
 
 
+def _where(labels: U8, *classes: int) -> U8:
+    """255 where a label is one of some classes, else 0."""
+    table = np.zeros(256, np.uint8)
+    table[list(classes)] = 255
+    return np.asarray(cv2.LUT(labels, table), dtype=np.uint8)
+
+
 def region(labels: U8, mode: MaskMode = "jaw") -> U8:
     """Pixels that may be replaced, by class.
 
@@ -94,23 +103,22 @@ def region(labels: U8, mode: MaskMode = "jaw") -> U8:
     Returns:
         U8[512,512], 0 or 255.
     """
+    lips = [MOUTH, UPPER_LIP, LOWER_LIP]
     if mode != "jaw":
-        classes = [SKIN, MOUTH, UPPER_LIP, LOWER_LIP] + ([NECK] if mode == "neck" else [])
-        return np.where(np.isin(labels, classes), 255, 0).astype(np.uint8)
-    skin = np.where(labels == SKIN, 255, 0).astype(np.uint8)
-    around = _around(skin, _jaw_kernel().shape[0] // 2 + 1)
-    grown = skin
-    grown[around] = cv2.dilate(skin[around], _jaw_kernel(), iterations=1)
-    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (35, 3))
-    shrunk = cv2.erode(grown, ellipse, iterations=2)
-    columns = np.arange(PARSE_SIZE)
+        return _where(labels, SKIN, *lips, *([NECK] if mode == "neck" else []))
+    skin = _where(labels, SKIN)
+    around = _around(skin, _jaw_kernel().shape[0] // 2 + 2 * (_CHEEKS[0] // 2) + 1)
+    grown = cv2.dilate(skin[around], _jaw_kernel(), iterations=1)
+    shrunk = cv2.erode(grown, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, _CHEEKS), iterations=2)
+    columns = np.arange(PARSE_SIZE)[around[1]]
     middle = PARSE_SIZE // 2
     # cv2's rectangles include their last column.
     cheeks = (columns <= middle - CHEEK_WIDTH) | (columns >= middle + CHEEK_WIDTH)
-    face = np.where(cheeks[None, :], shrunk, grown)
-    chosen = (face == 255) & (labels != NOSE)
-    chosen |= np.isin(labels, [MOUTH, UPPER_LIP, LOWER_LIP])
-    return np.where(chosen, 255, 0).astype(np.uint8)
+    face = np.where(cheeks[None, :], shrunk, grown).astype(np.uint8)
+    face &= ~_where(labels[around], NOSE)
+    chosen = _where(labels, *lips)
+    chosen[around] |= face
+    return chosen
 
 
 def square_mask(hard: U8, box: Box, square: Box) -> U8:

@@ -28,7 +28,7 @@ from orchestrator.avatars.masks import (
     region,
     square_mask,
 )
-from orchestrator.avatars.media import decode, read_frames, source_digest
+from orchestrator.avatars.media import decode, read_frames, read_video, source_digest
 from orchestrator.avatars.regions import landmark_labels, square_picture
 from orchestrator.avatars.store import AvatarFile
 from orchestrator.avatars.tracking import Track, track
@@ -83,16 +83,24 @@ async def encode_latents(
         inference: the server.
         progress: told the part that is done, 0 to 1.
     """
-    parts = []
-    for start in range(0, len(jpegs), _BATCH):
+
+    def crops(start: int) -> U8:
         span = slice(start, start + _BATCH)
+        pairs = zip(jpegs[span], boxes[span], strict=True)
+        return np.stack([_crop(decode(jpeg), _box(box)) for jpeg, box in pairs])
 
-        def crops(span: slice = span) -> U8:
-            pairs = zip(jpegs[span], boxes[span], strict=True)
-            return np.stack([_crop(decode(jpeg), _box(box)) for jpeg, box in pairs])
-
-        parts.append(await inference.encode_crops(await asyncio.to_thread(crops)))
-        progress(min(1.0, (start + _BATCH) / len(jpegs)))
+    parts: list[F16] = []
+    following = asyncio.create_task(asyncio.to_thread(crops, 0))
+    try:
+        for start in range(0, len(jpegs), _BATCH):
+            batch = await following
+            if start + _BATCH < len(jpegs):  # is decoded while the server encodes this one
+                following = asyncio.create_task(asyncio.to_thread(crops, start + _BATCH))
+            parts.append(await inference.encode_crops(batch))
+            progress(min(1.0, (start + _BATCH) / len(jpegs)))
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
     return np.concatenate(parts)
 
 
@@ -151,6 +159,11 @@ async def _masks(
     return await asyncio.to_thread(lambda: tuple(map(mask, labels, found.boxes, squares)))
 
 
+def prepared_path(settings: Settings, key: str) -> Path:
+    """Where the cache keeps what was prepared, by the id of the avatar."""
+    return settings.cache_dir / "prepared" / f"{key}.npz"
+
+
 async def prepare_avatar(
     source: Path,
     *,
@@ -190,14 +203,15 @@ async def prepare_avatar(
     key = hashlib.sha256(
         f"{FORMAT} {digest} {weights} {mask_mode} {parsed} {settings.max_avatar_seconds}".encode()
     ).hexdigest()[:32]
-    cached = AvatarFile(settings.cache_dir / "prepared" / f"{key}.npz")
+    cached = AvatarFile(prepared_path(settings, key))
     try:
         avatar = await asyncio.to_thread(cached.read)
     except SetupError:  # damaged: made again, and replaced
         avatar = None
     if avatar is None:
-        frames = await read_frames(source, settings)
         found = await asyncio.to_thread(known_track, digest)
+        # What was followed before is a clip; whether it is a picture need not be tried.
+        frames = await (read_frames if found is None else read_video)(source, settings)
         share = 0.0
         if found is None or len(found.boxes) != len(frames.jpegs):
             share = _TRACK_SHARE

@@ -7,7 +7,8 @@ import time
 from typing import Final
 
 from orchestrator.jobs.engine import Engine
-from orchestrator.jobs.ledger import Ledger, Removed
+from orchestrator.jobs.job import Removed
+from orchestrator.jobs.ledger import Ledger
 from orchestrator.jobs.store import FileStore
 
 GRACE_SECONDS: Final = 600.0

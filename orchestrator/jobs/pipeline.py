@@ -1,7 +1,7 @@
 """The work of a video job, step by step; each step leaves a file, and finds it when repeated.
 
-A job's files lie under its id: ``script.json``, ``speech-000.16k`` and ``.48k`` (samples as
-little-endian integers), ``piece-000.mp4``, and what stays: ``video.mp4``, ``captions.vtt``.
+A job's files lie under its id: ``script.json``, the speech (see ``SpeechFiles``),
+``piece-000.mp4``, and what stays: ``video.mp4``, ``captions.vtt``.
 """
 
 from __future__ import annotations
@@ -16,52 +16,35 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from orchestrator.errors import LlmError, MediaError
 from orchestrator.jobs.captions import SpokenSentence, webvtt
-from orchestrator.jobs.ledger import Job, Ledger, Result, Stage
-from orchestrator.jobs.plan import Piece, Span, Speech, pieces_of, window
+from orchestrator.jobs.job import Job, Result, Stage
+from orchestrator.jobs.ledger import Ledger
+from orchestrator.jobs.plan import Piece, Speech, pieces_of
+from orchestrator.jobs.speech import SpeechFiles
 from orchestrator.jobs.store import FileStore
-from orchestrator.rendering.encode import AUDIO_RATE
 from orchestrator.rendering.join import join
-from orchestrator.rendering.script import Part, Spoken, Utterance, read_text, synthesize
+from orchestrator.rendering.script import Spoken, read_text, synthesize
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
-from orchestrator.rendering.video import fill
 from orchestrator.replies.responder import Responder, instructions
 from orchestrator.replies.sentences import Sentence
 from orchestrator.sessions.profiles import find_profile
 from orchestrator.settings import Settings
-from orchestrator.speech.windows import frame_count
 
 if TYPE_CHECKING:
     from orchestrator.rendering.renderer import Renderer
-
-I16 = npt.NDArray[np.int16]
 
 FORMAT: Final = 1
 """Part of every cache key: raised when the same request gives another video than before."""
 
 _NOTE_SECONDS: Final = 0.5
-_BYTES: Final = 2
 _FIRST_PACE: Final = 0.5
 
 # Where each stage begins in the progress of a job.
 _TTS: Final = 0.05
 _RENDER: Final = 0.15
 _PUBLISH: Final = 0.95
-
-
-def speech_paths(identity: str, index: int) -> tuple[str, str]:
-    """Names of the files with an utterance, at 16 kHz and at ``AUDIO_RATE``."""
-    return f"{identity}/speech-{index:03}.16k", f"{identity}/speech-{index:03}.48k"
-
-
-def samples_bytes(pcm: I16) -> bytes:
-    """Samples as they lie in a file."""
-    return np.ascontiguousarray(pcm, "<i2").tobytes()
 
 
 class Pipeline:
@@ -148,13 +131,13 @@ class Pipeline:
         Raises:
             MuseTalkError: the voice failed.
         """
-        for_model, for_ear = speech_paths(job.id, index)
-        if await self._store.size(for_ear) is not None:
-            return (await self._store.size(for_model) or 0) // _BYTES
+        files = SpeechFiles(self._store, job.id)
+        known = await files.length(index)
+        if known is not None:
+            return known
         await self._note(job, "tts", _TTS + (_RENDER - _TTS) * index / of)
         pcm, sound = await synthesize(self._renderer.voice, sentence.text)
-        await self._store.put(for_model, samples_bytes(pcm))
-        await self._store.put(for_ear, samples_bytes(sound))
+        await files.write(index, pcm, sound)
         return len(pcm)
 
     def plan(self, job: Job, speeches: Sequence[Speech]) -> list[Piece]:
@@ -197,12 +180,13 @@ class Pipeline:
 
         await self._note(job, "render", _RENDER + (_PUBLISH - _RENDER) * piece.position / total)
         avatar = await self._renderer.avatar(job.request.avatar)
+        speech = SpeechFiles(self._store, job.id)
         times = StageTimes()
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="musetalk-") as folder:
             output = Path(folder) / "piece.mp4"
             utterances = [
-                await self._utterance(job, span, speeches[span.speech], piece)
+                await speech.utterance(span, speeches[span.speech], piece, fps)
                 for span in piece.spans
             ]
             await self._renderer.speak(
@@ -250,7 +234,7 @@ class Pipeline:
                 files.append(file)
             sound = folder / "sound.pcm"
             for piece in pieces:
-                await self._write_sound(job, piece, speeches, sound)
+                await SpeechFiles(self._store, job.id).append_to(sound, piece, speeches, fps)
             output = folder / "video.mp4"
             provenance = self._renderer.provenance(avatar, recorded=recorded)
             await join(files, sound, output, provenance=provenance)
@@ -290,33 +274,6 @@ class Pipeline:
             raise LlmError(f"{self._responder.name} said nothing", remedy="ask something else")
         return text
 
-    async def _utterance(self, job: Job, span: Span, speech: Speech, piece: Piece) -> Utterance:
-        fps = job.request.fps
-        for_model, for_ear = speech_paths(job.id, span.speech)
-        heard = window(span, speech, fps)
-        pcm = await self._store.read(for_model, heard.start * _BYTES, heard.end * _BYTES)
-        sound = await self._sound(for_ear, span, speech, fps)
-        part = Part(heard.first, heard.first + span.end - span.first, span.pause)
-        return Utterance(_samples(pcm), sound, speech.pause, span.frames / piece.frames, part)
-
-    async def _sound(self, path: str, span: Span, speech: Speech, fps: int) -> I16:
-        """What is heard during a span: whole samples, as spans begin at whole seconds."""
-        start = span.first // fps * AUDIO_RATE
-        last = span.end == frame_count(speech.samples, fps)
-        stop = None if last else span.end // fps * AUDIO_RATE * _BYTES
-        return _samples(await self._store.read(path, start * _BYTES, stop))
-
-    async def _write_sound(
-        self, job: Job, piece: Piece, speeches: Sequence[Speech], target: Path
-    ) -> None:
-        position = piece.position
-        for span in piece.spans:
-            path = speech_paths(job.id, span.speech)[1]
-            sound = await self._sound(path, span, speeches[span.speech], job.request.fps)
-            sound = fill(sound, position, position + span.frames, job.request.fps)
-            await asyncio.to_thread(_append, target, samples_bytes(sound))
-            position += span.frames
-
     async def _note(self, job: Job, stage: Stage, progress: float) -> None:
         await asyncio.to_thread(self._ledger.advance, job.id, stage, progress)
 
@@ -350,15 +307,6 @@ def _times(
         for index, (start, end) in times.items()
         if end > start
     ]
-
-
-def _samples(content: bytes) -> I16:
-    return np.frombuffer(content, "<i2").astype(np.int16)
-
-
-def _append(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(content)
 
 
 def _digest(path: Path) -> str:

@@ -5,41 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
-import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, ParamSpec, TypeVar
-
-from dbos import error as dbos_error
-from sqlalchemy.exc import SQLAlchemyError
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from orchestrator.errors import (
     ConflictError,
     DatabaseError,
     NotFoundError,
     OverloadedError,
-    SetupError,
     UsageError,
 )
 from orchestrator.jobs.cleaner import Cleaner
-from orchestrator.jobs.database import connect, sqlite_url
 from orchestrator.jobs.engine import Engine
-from orchestrator.jobs.keeper import Keeper
-from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.ledger import FINISHED, Job, Ledger, Removed, Request, Result
-from orchestrator.jobs.pipeline import Pipeline, samples_bytes, speech_paths
-from orchestrator.jobs.store import FileStore, open_store
-from orchestrator.jobs.worker import worker_id
-from orchestrator.jobs.workflow import VideoWork
-from orchestrator.rendering.script import read_recording, read_text
-from orchestrator.rendering.tasks import end, within
-from orchestrator.replies.responder import Responder
+from orchestrator.jobs.job import FINISHED, Job, Removed, Request, Result
+from orchestrator.jobs.ledger import Ledger
+from orchestrator.jobs.order import MAX_KEY, Order, check, fingerprint
+from orchestrator.jobs.speech import SpeechFiles, samples_bytes
+from orchestrator.jobs.store import FileStore
+from orchestrator.rendering.script import read_recording
+from orchestrator.rendering.tasks import within
 from orchestrator.sessions.profiles import find_profile
 from orchestrator.settings import Settings
 
@@ -49,37 +36,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOG: Final = logging.getLogger("musetalk.jobs")
-
-MAX_KEY: Final = 200
-"""Characters of an idempotency key."""
-
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _ANSWER_SECONDS: Final = 15.0
 _READING_SECONDS: Final = 60.0
-_APPEAR_SECONDS: Final = 60.0
-_APPEAR_EVERY: Final = 0.5
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a client asks for.
-
-    Attributes:
-        text: to be said; or
-        message: to be answered by the language model; or
-        audio: an encoded recording. Exactly one of the three.
-        avatar: who speaks; None: the default avatar.
-        fps: frames a second; None: those of the profile.
-        profile: name of a profile; None: ``quality``.
-    """
-
-    text: str | None = None
-    message: str | None = None
-    audio: bytes | None = None
-    avatar: str | None = None
-    fps: int | None = None
-    profile: str | None = None
 
 
 class VideoJobs:
@@ -133,11 +92,11 @@ class VideoJobs:
         """
         if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_KEY:
             raise UsageError(f"an idempotency key has 1 to {MAX_KEY} characters")
-        kind = _check(order, self._settings)
-        fingerprint = _fingerprint(order)
+        kind = check(order, self._settings)
+        digest_of_order = fingerprint(order)
         known = await _ask(self._ledger.with_key, owner, idempotency_key)
         if known is not None:
-            return _same(known, fingerprint)
+            return _same(known, digest_of_order)
         if await _ask(self._ledger.count_unfinished) >= self._settings.max_videos_queued:
             raise OverloadedError("too many videos wait to be made", remedy="try again later")
         if limit is not None and await self.count_unfinished(owner) >= limit:
@@ -160,11 +119,11 @@ class VideoJobs:
             samples=samples,
             digest=digest,
         )
-        job = Job(identity, owner, request, fingerprint, idempotency_key)
+        job = Job(identity, owner, request, digest_of_order, idempotency_key)
         recorded = await _ask(self._ledger.add, job)
         if recorded.id != identity:  # the same key came twice at the same time
             await self._cleaner.discard([Removed(identity, identity)])
-            return _same(recorded, fingerprint)
+            return _same(recorded, digest_of_order)
         # From here on the leader queues it, should this process not come to that.
         with contextlib.suppress(DatabaseError):
             await _ask(self._engine.enqueue, identity)
@@ -285,77 +244,10 @@ class VideoJobs:
 
     async def _keep_recording(self, identity: str, audio: bytes) -> tuple[int, str]:
         recording = await read_recording(audio, self._settings)
-        for_model, for_ear = speech_paths(identity, 0)
+        await SpeechFiles(self._store, identity).write(0, recording.pcm, recording.sound)
         sound = samples_bytes(recording.sound)
-        await self._store.put(for_model, samples_bytes(recording.pcm))
-        await self._store.put(for_ear, sound)
         digest = await asyncio.to_thread(lambda: hashlib.sha256(sound).hexdigest())
         return len(recording.pcm), digest
-
-
-@asynccontextmanager
-async def open_videos(
-    settings: Settings,
-    renderer: Renderer,
-    responder: Responder,
-    ended: Callable[[str], None],
-    counted: Callable[[str, float], Awaitable[None]],
-) -> AsyncIterator[VideoJobs]:
-    """Make videos, and go on with those that an earlier run left unfinished.
-
-    Leaving the block stops the work; what is unfinished waits for the next start, or goes on in
-    another worker.
-
-    Args:
-        settings: of the process.
-        renderer: speaks and renders.
-        responder: answers messages.
-        ended: told how each job ended: ``ok`` or the code of the error.
-        counted: told the owner and the seconds of each new video, once.
-
-    Raises:
-        SetupError: the database or the store cannot be used.
-    """
-    folder = settings.cache_dir / "videos"
-    await asyncio.to_thread(_make_folder, folder)
-    url = (
-        settings.database_url.get_secret_value()
-        if settings.database_url is not None
-        else sqlite_url(folder / "jobs.sqlite")
-    )
-    store = open_store(settings.video_store or str(folder / "files"))
-    await store.check()
-    database = await asyncio.to_thread(connect, url)
-    try:
-        with worker_id(folder, settings.worker_id) as worker:
-            ledger = Ledger(database, settings.video_retention)
-            pipeline = Pipeline(settings, renderer, responder, ledger, store)
-            work = VideoWork(
-                pipeline,
-                ledger,
-                concurrency=settings.max_videos,
-                ended=ended,
-                counted=counted,
-            )
-            engine = Engine(url, worker=worker, concurrency=settings.max_videos, work=work)
-            cleaner = Cleaner(ledger, store, engine)
-            keeper = Keeper(engine, ledger, Leases(database), cleaner, settings.worker_timeout)
-            await _appear(keeper, worker)
-            keeping: asyncio.Task[None] | None = None
-            try:
-                await asyncio.to_thread(_start, engine)
-                keeping = asyncio.create_task(keeper.run())
-                LOG.info("videos are made by worker %s, kept in %s", worker, store.name)
-                yield VideoJobs(settings, renderer, ledger, store, engine, cleaner)
-            finally:
-                if keeping is not None:
-                    await end(keeping)
-                await asyncio.to_thread(engine.stop)
-                await engine.wait_stopped()
-                await pipeline.close()
-                await asyncio.to_thread(keeper.disappear)
-    finally:
-        await asyncio.to_thread(database.dispose)
 
 
 async def _ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -372,65 +264,8 @@ async def _ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         ) from error
 
 
-async def _appear(keeper: Keeper, worker: str) -> None:
-    deadline = time.monotonic() + _APPEAR_SECONDS
-    while not await asyncio.to_thread(keeper.appear):
-        if time.monotonic() > deadline:
-            raise SetupError(
-                f"another process already makes videos as worker {worker}",
-                remedy="give each its own MUSETALK_WORKER_ID",
-            )
-        await asyncio.sleep(_APPEAR_EVERY)
-
-
-def _start(engine: Engine) -> None:
-    try:
-        engine.start()
-    except (SQLAlchemyError, dbos_error.DBOSException) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        raise SetupError(
-            f"the workflow engine cannot use the database: {reason}",
-            remedy="check MUSETALK_DATABASE_URL; its user must be allowed to create tables",
-        ) from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(
-            f"{folder} cannot be made: {error.strerror}", remedy="set MUSETALK_CACHE_DIR"
-        ) from error
-
-
-def _check(order: Order, settings: Settings) -> Literal["text", "message", "audio"]:
-    """Which kind of order it is.
-
-    Raises:
-        UsageError: it is of none, of several, or has nothing to say.
-    """
-    kinds: dict[Literal["text", "message", "audio"], object] = {
-        "text": order.text,
-        "message": order.message,
-        "audio": order.audio,
-    }
-    given = [kind for kind, value in kinds.items() if value is not None]
-    if len(given) != 1:
-        raise UsageError("a video is made from one of text, message and audio")
-    words = order.text if order.text is not None else order.message
-    if words is not None:
-        read_text(words, settings)
-    return given[0]
-
-
-def _fingerprint(order: Order) -> str:
-    audio = hashlib.sha256(order.audio).hexdigest() if order.audio is not None else None
-    parts = [order.text, order.message, audio, order.avatar, order.fps, order.profile]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _same(job: Job, fingerprint: str) -> Job:
-    if job.fingerprint != fingerprint:
+def _same(job: Job, digest: str) -> Job:
+    if job.fingerprint != digest:
         raise ConflictError(
             "this idempotency key was used for another video",
             remedy="use a new key for each new video",

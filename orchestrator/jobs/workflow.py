@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 
 from orchestrator.errors import MuseTalkError, TimeLimitError
 from orchestrator.jobs.engine import Steps
-from orchestrator.jobs.ledger import Job, Ledger, Result
+from orchestrator.jobs.job import Job, Result
+from orchestrator.jobs.ledger import Ledger
 from orchestrator.jobs.pipeline import Pipeline
 from orchestrator.jobs.plan import Piece, Span, Speech
 from orchestrator.rendering.tasks import within

@@ -21,7 +21,7 @@ from orchestrator.api import live
 from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.api.rpc.server import serve_rpc
-from orchestrator.jobs.videos import open_videos
+from orchestrator.jobs.opening import open_videos
 from orchestrator.rendering.library import open_library
 from orchestrator.replies.embedded import EmbeddedResponder
 from orchestrator.sessions.registry import open_sessions

@@ -21,7 +21,7 @@ from orchestrator.api.admission import Admission
 from orchestrator.api.http import create_app
 from orchestrator.api.service import Service
 from orchestrator.jobs.ledger import Ledger
-from orchestrator.jobs.videos import open_videos
+from orchestrator.jobs.opening import open_videos
 from orchestrator.rendering.library import open_library
 from orchestrator.replies.embedded import EmbeddedResponder
 from orchestrator.settings import Settings
@@ -265,7 +265,7 @@ async def test_listing_in_pages_and_the_queues_end(
 
 
 async def test_jobs_of_others_are_not_there(client: httpx.AsyncClient, service: Service) -> None:
-    from orchestrator.jobs.videos import Order
+    from orchestrator.jobs.order import Order
 
     assert service.videos is not None
     job = await service.videos.create("somebody", Order(text="A secret."))

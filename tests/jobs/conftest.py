@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.jobs.ledger import FINISHED, Job
-from orchestrator.jobs.videos import VideoJobs, open_videos
+from orchestrator.jobs.job import FINISHED, Job
+from orchestrator.jobs.opening import open_videos
+from orchestrator.jobs.videos import VideoJobs
 from orchestrator.settings import Settings
 
 HERE = Path(__file__).parent

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from orchestrator.errors import DatabaseError, SpeechError
 from orchestrator.jobs.database import METADATA, connect, sqlite_url
+from orchestrator.jobs.job import Job, Request, Result
 from orchestrator.jobs.leases import Leases
-from orchestrator.jobs.ledger import Job, Ledger, Request, Result
+from orchestrator.jobs.ledger import Ledger
 
 REQUEST = Request("text", "ada", 25, "quality", "Hello \x00 there.")
 RESULT = Result("a/video.mp4", "a/captions.vtt", 10, "d", 25, 1.0)

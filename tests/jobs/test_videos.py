@@ -1,11 +1,10 @@
-"""Jobs in one process: what comes out, cache, failures, limits, cancelling, retention."""
+"""Jobs in one process: what comes out, cache, failures, what the database holds."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
-import os
 import sqlite3
 import time
 import wave
@@ -22,12 +21,9 @@ from orchestrator.errors import (
     NotFoundError,
     SetupError,
     SpeechError,
-    UsageError,
 )
-from orchestrator.jobs import workflow
-from orchestrator.jobs.cleaner import Cleaner
-from orchestrator.jobs.store import FileStore, open_store
-from orchestrator.jobs.videos import Order
+from orchestrator.jobs.order import Order
+from orchestrator.jobs.store import open_store
 from orchestrator.rendering.script import read_recording, read_text
 from orchestrator.rendering.timings import StageTimes
 from orchestrator.settings import Settings
@@ -189,152 +185,6 @@ async def test_what_may_pass_is_tried_again(
         assert failed.error.code == "speech" and len(voice.texts) == 3
 
 
-async def test_time_limit(
-    opened: Any, wait: Any, inference: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limit = workflow.TimeLimit()
-    assert limit.seconds == 120
-    limit.expect(1.0)
-    assert limit.seconds == 120
-    limit.expect(1000.0)
-    assert 5000 <= limit.seconds < 5001
-    monkeypatch.setattr(workflow, "MIN_LIMIT", 0.6)
-    monkeypatch.setattr(workflow, "_PATIENCE", 0.0)
-    inference.delay = 60.0
-    async with opened() as videos:
-        failed = await wait(videos, await videos.create("me", Order(text="Hello.")))
-        assert failed.error.code == "time_limit"
-        assert not inference.running
-
-
-async def test_progress_moves_and_never_back(opened: Any, inference: Any) -> None:
-    inference.delay = 0.05
-    seen: list[tuple[str, float]] = []
-    async with opened() as videos:
-        job = await videos.create("me", Order(message="Tell me more and more and more."))
-        while not (now := await videos.get("me", job.id)).expires:
-            seen.append((now.stage, now.progress))
-            await asyncio.sleep(0.02)
-    values = [progress for _, progress in seen]
-    assert values == sorted(values) and len(set(values)) > 4
-    stages = list(dict.fromkeys(stage for stage, _ in seen))
-    assert stages == [s for s in ("queued", "llm", "tts", "render", "publish") if s in stages]
-    assert {"queued", "render"} <= set(stages)
-
-
-async def test_cancel_while_it_renders(opened: Any, wait: Any, inference: Any) -> None:
-    inference.delay = 60.0
-    async with opened() as videos:
-        running = await videos.create("me", Order(text="Hello there."))
-        waiting = await videos.create("me", Order(text="Hello here."))
-        await until(lambda: inference.running)
-        assert (await videos.cancel("me", waiting.id)).status == "cancelled"
-        assert (await videos.cancel("me", running.id)).status == "cancelled"
-        await until(lambda: not inference.running)
-        inference.delay = 0.0
-        # The place is free for the next one; the cancelled ones do not come back.
-        done = await wait(videos, await videos.create("me", Order(text="Something else.")))
-        assert done.status == "succeeded"
-        assert (await videos.cancel("me", done.id)).status == "succeeded"
-        assert (await videos.get("me", running.id)).status == "cancelled"
-        assert (await videos.get("me", waiting.id)).status == "cancelled"
-
-
-async def test_jobs_at_a_time_are_bounded(opened: Any, wait: Any, inference: Any) -> None:
-    inference.delay = 0.1
-    most = 0
-    async with opened(max_videos=2) as videos:
-        jobs = [await videos.create("me", Order(text=f"Number {n}, please.")) for n in range(5)]
-        states = [""]
-        while any(state not in ("succeeded", "failed") for state in states):
-            states = [(await videos.get("me", job.id)).status for job in jobs]
-            most = max(most, states.count("running"))
-            await asyncio.sleep(0.02)
-    assert states == ["succeeded"] * 5 and most == 2
-
-
-async def test_one_key_at_the_same_time_is_one_job(opened: Any) -> None:
-    async with opened() as videos:
-        order = Order(text="Hello.")
-        jobs = await asyncio.gather(*(videos.create("me", order, "key") for _ in range(5)))
-        assert len({job.id for job in jobs}) == 1
-        assert len(await videos.page("me", 10)) == 1
-        assert (await videos.create("you", order, "key")).id != jobs[0].id
-        with pytest.raises(UsageError):
-            await videos.create("me", order, "")
-
-
-async def test_stop_and_start_go_on(opened: Any, wait: Any, voice: Any, inference: Any) -> None:
-    inference.delay = 60.0
-    async with opened() as videos:
-        job = await videos.create("me", Order(text=TEXT))
-        await until(lambda: inference.running)
-        assert (await videos.get("me", job.id)).status == "running"
-    assert not inference.running
-    spoken = list(voice.texts)
-    assert len(spoken) == 10
-    inference.delay = 0.0
-    async with opened() as videos:
-        done = await wait(videos, job)
-        assert done.status == "succeeded" and voice.texts == spoken
-
-
-async def test_retention_spares_what_is_in_use(
-    opened: Any, wait: Any, content: Any, address: str
-) -> None:
-    async with opened(video_store=address, video_retention=0.2) as videos:
-        store = open_store(address)
-        read, unread = [
-            await wait(videos, await videos.create("me", Order(text=text)))
-            for text in ("Hello there.", "Something else.")
-        ]
-        result = await videos.result("me", read.id)  # from here on somebody reads it
-        await store.put("0123/speech-000.48k", b"of a job that is just being created")
-        await asyncio.sleep(0.3)
-        cleaner: Cleaner = videos._cleaner
-        await cleaner.expire()
-        await cleaner.sweep()
-        with pytest.raises(NotFoundError):
-            await videos.get("me", unread.id)
-        assert await store.files(unread.id) == []
-        assert len(await content(videos, read)) == result.size
-        assert await store.size("0123/speech-000.48k")
-        await asyncio.to_thread(videos._ledger.use, read.id, -1.0)
-        cleaner._grace = -2.0  # S3 counts whole seconds
-        await cleaner.expire()
-        await cleaner.sweep()
-        with pytest.raises(NotFoundError):
-            await videos.get("me", read.id)
-        assert await store.files() == []
-
-
-async def test_files_of_unfinished_jobs_are_never_cleaned(
-    opened: Any, wait: Any, inference: Any
-) -> None:
-    inference.delay = 0.05
-    async with opened() as videos:
-        videos._cleaner._grace = -2.0
-        job = await videos.create("me", Order(text=TEXT))
-        while not (await videos.get("me", job.id)).expires:
-            await videos._cleaner.sweep()
-            await asyncio.sleep(0.01)
-        assert (await wait(videos, job)).status == "succeeded"
-        await videos._cleaner.sweep()
-        assert (await videos.captions("me", job.id)).startswith(b"WEBVTT")
-
-
-async def test_fragments_of_a_killed_process_are_removed(opened: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "elsewhere"
-    async with opened(video_store=str(folder)) as videos:
-        old, young = folder / "ab" / "video.mp4#1", folder / "ab" / "video.mp4#2"
-        old.parent.mkdir()
-        for fragment in (old, young):
-            fragment.write_bytes(b"half a vid")
-        os.utime(old, (0, 0))
-        await videos._cleaner.sweep()
-        assert young.exists() and not old.exists()
-
-
 async def test_database_holds_references_in_json(opened: Any, wait: Any, tmp_path: Path) -> None:
     async with opened() as videos:
         job = await wait(videos, await videos.create("me", Order(text=TEXT)))
@@ -366,30 +216,3 @@ async def test_a_store_or_database_that_is_not_there(opened: Any, s3: str) -> No
             async with opened(**change):
                 pass
         assert "secret" not in str(caught.value) and caught.value.remedy
-
-
-@pytest.mark.parametrize("write", [0, 2, 5, 6])  # reply, sound, piece, result
-async def test_stopped_at_each_write(
-    opened: Any, wait: Any, voice: Any, monkeypatch: pytest.MonkeyPatch, write: int
-) -> None:
-    """Whatever file a worker was writing when it ended, the next one goes on from there."""
-    put, count = FileStore.put, 0
-    reached = asyncio.Event()
-
-    async def stuck(self: FileStore, path: str, content: bytes | Path) -> None:
-        nonlocal count
-        count += 1
-        if count == write + 1:
-            reached.set()
-            await asyncio.Event().wait()
-        await put(self, path, content)
-
-    async with opened() as videos:
-        monkeypatch.setattr(FileStore, "put", stuck)
-        job = await videos.create("me", Order(text="Hello there. How are you?"))
-        await asyncio.wait_for(reached.wait(), 20)
-    monkeypatch.setattr(FileStore, "put", put)
-    async with opened() as videos:
-        assert (await wait(videos, job)).status == "succeeded"
-    repeated = {2: ["Hello there."]}
-    assert sorted(voice.texts) == sorted(["Hello there.", "How are you?", *repeated.get(write, [])])

@@ -11,9 +11,9 @@ from orchestrator.api.musetalk.v1 import musetalk_pb2 as pb
 from orchestrator.api.rpc.guard import Context, answers, caller_of, streams
 from orchestrator.api.service import Service
 from orchestrator.errors import MediaError, UsageError
-from orchestrator.jobs.ledger import Job
-from orchestrator.jobs.videos import Order
-from orchestrator.rendering.library import Listed
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.order import Order
+from orchestrator.rendering.listing import Listed
 from orchestrator.rendering.tasks import within
 
 _UPLOAD_SECONDS: Final = 300.0

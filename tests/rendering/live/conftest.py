@@ -6,9 +6,10 @@ import io
 import itertools
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -16,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from orchestrator.rendering.live import Fragment, fmp4
+from orchestrator.rendering.live import Fragment, LiveMedia, fmp4, idle_clip
 from orchestrator.speech.ffmpeg import ffmpeg_path
+from tests.rendering.live.viewer import Viewer, ffmpegs
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
@@ -243,3 +245,14 @@ class Tools:
 @pytest.fixture(scope="session")
 def tools() -> Tools:
     return Tools()
+
+
+@pytest.fixture
+async def viewer(tools: Any) -> AsyncIterator[Viewer]:
+    avatar = tools.Portrait()
+    clip = await idle_clip(avatar)
+    await clip.finish()
+    media = LiveMedia(avatar, clip)
+    yield Viewer(tools, avatar, media)
+    await media.close()
+    assert ffmpegs() == 0
