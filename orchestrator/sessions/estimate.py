@@ -21,19 +21,25 @@ LEAST: Final = 1.0
 _FPS: Final = 25
 _SECONDS: Final = 1.0
 
-_SHARE: Final = 0.7
-"""Of the frames that Triton makes with nothing else to do, what live speech may take; the rest is
-for voices, speech features and encoding, and for what comes in bursts. On two cores that hold
-everything, 58 frames a second carried one talker with 99 % of the frames in time, and not two."""
+_SHARE_HERE: Final = 0.5
+"""Of the frames that Triton makes with nothing else to do, what live speech may take where the same
+processors also speak, composite and encode. Two machines of two cores: of 58 frames a second one
+talker was carried with 99 % of the frames in time and not two, of 112 two and not three."""
+
+_SHARE_ELSEWHERE: Final = 0.7
+"""The same where Triton has processors of its own: the rest is for speech features and bursts. Not
+measured."""
 
 
-def talkers(frames_per_second: float) -> float:
+def talkers(frames_per_second: float, *, here: bool) -> float:
     """Talkers of 25 pictures a second, in halves; at least one.
 
     Args:
         frames_per_second: that Triton's ``lipsync`` makes in full batches.
+        here: Triton computes on this machine's processors.
     """
-    return max(LEAST, math.floor(2 * _SHARE * frames_per_second / _FPS) / 2)
+    share = _SHARE_HERE if here else _SHARE_ELSEWHERE
+    return max(LEAST, math.floor(2 * share * frames_per_second / _FPS) / 2)
 
 
 async def lipsync_rate(inference: Inference, batch: int, *, timeout: float) -> float:

@@ -132,7 +132,8 @@ class Sessions:
         settings, inference = self._shared.settings, self._shared.inference
         if settings.max_talkers is None:
             rate = await lipsync_rate(inference, settings.batch, timeout=settings.inference_timeout)
-            self._shared.talkers.limit = limit = talkers(rate)
+            here = settings.triton is None or settings.triton.startswith(("localhost:", "127."))
+            self._shared.talkers.limit = limit = talkers(rate, here=here)
             LOG.info(
                 "%g may talk at a time: lipsync makes %.0f frames a second "
                 "(an estimate; MUSETALK_MAX_TALKERS sets what was measured)",

@@ -47,11 +47,13 @@ async def test_a_failing_triton_says_so_and_leaves_nothing_running() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-@given(st.floats(0, 1e5), st.floats(0, 1e5))
-def test_a_quicker_machine_lets_no_fewer_talk(one: float, other: float) -> None:
+@given(st.floats(0, 1e5), st.floats(0, 1e5), st.booleans())
+def test_a_quicker_machine_lets_no_fewer_talk(one: float, other: float, here: bool) -> None:
     slow, quick = sorted((one, other))
-    assert 1.0 <= talkers(slow) <= talkers(quick) <= max(1.0, quick / 25)
+    assert 1.0 <= talkers(slow, here=here) <= talkers(quick, here=here) <= max(1.0, quick / 25)
+    assert talkers(quick, here=True) <= talkers(quick, here=False)
 
 
-def test_the_machine_that_it_was_measured_on() -> None:
-    assert talkers(58.0) == 1.5  # one at 25 pictures a second, and one at half of them
+@pytest.mark.parametrize(("frames_per_second", "carried"), [(58.0, 1.0), (112.0, 2.0)])
+def test_the_machines_that_it_was_measured_on(frames_per_second: float, carried: float) -> None:
+    assert talkers(frames_per_second, here=True) == carried
