@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.avatars.decoded import DECODED, FrameReader
 from orchestrator.avatars.masks import BlendMask
-from orchestrator.avatars.media import FPS, decode
+from orchestrator.avatars.media import FPS
 
 U8 = npt.NDArray[np.uint8]
 F16 = npt.NDArray[np.float16]
 I32 = npt.NDArray[np.int32]
-
-_DECODED_BYTES: Final = 96 << 20
-"""Decoded frames kept by one avatar; the rest lies as JPEG."""
-
-
-class _DecodedFrames:
-    """The frames used last, decoded; safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._frames: OrderedDict[int, U8] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, index: int, jpeg: bytes) -> U8:
-        with self._lock:
-            frame = self._frames.get(index)
-            if frame is not None:
-                self._frames.move_to_end(index)
-                return frame
-        frame = decode(jpeg)
-        with self._lock:
-            self._frames[index] = frame
-            while len(self._frames) * frame.nbytes > _DECODED_BYTES and len(self._frames) > 1:
-                self._frames.popitem(last=False)
-        return frame
 
 
 @dataclass(frozen=True)
@@ -71,7 +46,9 @@ class Avatar:
     masks: tuple[BlendMask, ...]
     metadata: dict[str, Any]
     fps: int = FPS
-    _decoded: _DecodedFrames = field(default_factory=_DecodedFrames, repr=False, compare=False)
+    _decoded: FrameReader = field(
+        default_factory=DECODED.reader, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Refuse parts that are not one a frame."""

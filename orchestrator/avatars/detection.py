@@ -25,6 +25,8 @@ _INPUT: Final = 128
 _MIN_SCORE: Final = 0.5
 _SAME_FACE: Final = 0.3
 """Overlap (intersection over union) above which two boxes are one face."""
+_NEAR: Final = 4
+"""Side of what is looked at from near, in sides of the face's box: what the detector sees best."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,21 @@ def detect(frame: U8) -> list[Detection]:
                     found.append(Detection(box, item.eyes + shift, item.score))
         found = _suppress(found)
     return sorted(found, key=lambda item: -item.area)
+
+
+def detect_near(frame: U8, found: Detection) -> Detection | None:
+    """Look at one face again from near; scores of faces at different sizes compare then.
+
+    Args:
+        frame: U8[H,W,3] BGR.
+        found: where the face is.
+
+    Returns:
+        The face as it is seen now, in pixels of the part looked at; None: there is none.
+    """
+    x0, y0, x1, y1 = found.box
+    half = max(x1 - x0, y1 - y0) * _NEAR / 2
+    left, top = max(0, int((x0 + x1) / 2 - half)), max(0, int((y0 + y1) / 2 - half))
+    right, bottom = int((x0 + x1) / 2 + half), int((y0 + y1) / 2 + half)
+    seen = _detect_in(frame[top:bottom, left:right])
+    return max(seen, key=lambda item: item.score, default=None)

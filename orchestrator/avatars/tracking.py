@@ -10,17 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.avatars.boxes import face_box, fill_gaps, final_boxes, smooth
-from orchestrator.avatars.detection import Detection, detect
+from orchestrator.avatars.detection import Detection, detect, detect_near
 from orchestrator.avatars.landmarks import Landmarks, find_landmarks
 from orchestrator.avatars.media import decode
 from orchestrator.errors import AvatarError
 
+U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 
 MIN_FACE: Final = 64
 """Pixels a face must be wide; it is enlarged to 256."""
 MAX_TURN: Final = 0.6
 MIN_PRESENCE: Final = 0.5
+"""Below it, the landmarks are of no face."""
+SURE_PRESENCE: Final = 0.95
+"""Of the landmarks: faces from the front have 0.99 and more."""
+SURE_SCORE: Final = 0.81
+"""Of the detector from near: faces from the front have 0.84 and more, also dark or blurred."""
+LOW_SCORE: Final = 0.65
+"""Of the detector from near: no face from the front comes near this."""
 _REACH: Final = 1.0
 """How far a face moves between two looks at it, in its own sizes; what is further is another."""
 MAX_GAP: Final = 12
@@ -59,10 +67,33 @@ def _followed(found: Sequence[Detection], last: Landmarks | None) -> Detection |
     return nearest if distance(nearest) <= reach else None
 
 
+def is_turned_away(frame: U8, found: Detection, face: Landmarks) -> bool:
+    """Whether a head looks too far to the side.
+
+    Beyond 65 degrees the landmarks often lie as if it looked ahead: their network knows no other
+    faces. But the detector is not sure of such a head, even from near; nor, mostly, are they.
+
+    Args:
+        frame: U8[H,W,3] BGR.
+        found: where the head is.
+        face: its landmarks.
+    """
+    if abs(face.turn) > MAX_TURN:
+        return True
+    if found.score >= SURE_SCORE and face.presence >= SURE_PRESENCE:
+        return False
+    near = detect_near(frame, found)
+    if near is None:
+        return face.presence >= MIN_PRESENCE  # without landmarks there is no face at all
+    unsure = near.score < SURE_SCORE and face.presence < SURE_PRESENCE
+    return unsure or near.score < LOW_SCORE
+
+
 def _refusal(turned: int, small: int) -> AvatarError:
     if turned:
         return AvatarError(
-            "the face is turned away from the camera", remedy="use a picture from the front"
+            "the face is turned away from the camera, or hidden",
+            remedy="use a picture from the front",
         )
     if small:
         return AvatarError(
@@ -105,7 +136,7 @@ def track(jpegs: Sequence[bytes], progress: Callable[[float], None] = lambda _: 
         if followed is not None:
             candidate = find_landmarks(frame, followed)
             box = face_box(candidate)
-            if abs(candidate.turn) > MAX_TURN:  # first: in profile, presence is low as well
+            if is_turned_away(frame, followed, candidate):  # presence may be low as well
                 turned += 1
             elif candidate.presence < MIN_PRESENCE:
                 pass

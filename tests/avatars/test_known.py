@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from orchestrator.avatars import prepare
 from orchestrator.avatars.known import KEPT, STEPS, known_track, write_track
 from orchestrator.avatars.landmarks import Landmarks
 from orchestrator.avatars.masks import BlendMask, blend_mask, blend_square, region, square_mask
-from orchestrator.avatars.media import FPS, encode, read_frames, source_digest
+from orchestrator.avatars.media import FPS, read_frames, source_digest
 from orchestrator.avatars.prepare import prepare_avatar
 from orchestrator.avatars.regions import landmark_labels
 from orchestrator.avatars.tracking import Track, track
@@ -79,13 +80,9 @@ async def test_a_portrait_is_prepared_without_looking_for_its_face(
 
 
 async def test_a_stored_track_of_other_frames_is_not_used(
-    monkeypatch: pytest.MonkeyPatch,
-    photograph: npt.NDArray[np.uint8],
-    tmp_path: Path,
-    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch, film: Callable[..., Any], settings: Settings
 ) -> None:
-    source = tmp_path / "a.jpg"
-    source.write_bytes(encode(photograph))
+    source = await film("a.mp4", "-frames:v", "1", "-pix_fmt", "yuv420p")
     wrong = Track(
         0, np.zeros((2, 4), np.int32), (Landmarks(np.zeros((468, 2), np.float32), 1.0),) * 2, ()
     )

@@ -105,16 +105,6 @@ def test_the_cycle_goes_forward_and_back(count: int, frame: int) -> None:
     assert avatar.cycle_index(frame) == cycle[frame % (2 * count)]
 
 
-def test_ten_seconds_of_720p_stay_under_300_mb() -> None:
-    avatar = make(frames=2, size=(1280, 720))
-    ten_seconds = sum(map(len, avatar.jpegs)) / 2 * 250 + avatar.latents.nbytes / 2 * 250
-    for _ in range(3):
-        for index in range(len(avatar)):
-            assert not avatar.frame(index).flags.writeable
-    decoded = sum(frame.nbytes for frame in avatar._decoded._frames.values())
-    assert ten_seconds + max(decoded, 96 << 20) < 300e6
-
-
 def test_an_empty_file_is_said_as_well(tmp_path: Path) -> None:
     (tmp_path / "ann.npz").write_bytes(b"")
     with pytest.raises(SetupError, match="damaged"):
