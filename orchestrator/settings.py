@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     triton: str | None = None
     triton_tls_ca: Path | None = None
     triton_token: SecretStr | None = None
-    triton_in_flight: Annotated[int, Field(ge=1, le=256)] = 4
+    triton_in_flight: Annotated[int, Field(ge=1, le=256)] = 2
     triton_start_timeout: Annotated[float, Field(gt=0)] = 300.0
     inference_timeout: Annotated[float, Field(gt=0)] = 30.0
 
