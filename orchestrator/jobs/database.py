@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from orchestrator.errors import DatabaseError, SetupError
+from orchestrator.jobs.schema import bring_up_to_date
 
 METADATA: Final = sa.MetaData()
 """Our tables; those of the workflow engine lie in the same database."""
@@ -28,7 +29,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def connect(url: str) -> sa.Engine:
-    """Open the database and create what is missing in it.
+    """Open the database and add what an older version of it lacks.
 
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
@@ -61,12 +62,12 @@ def connect(url: str) -> sa.Engine:
         event.listen(engine, "connect", _prepare_sqlite)
     try:
         with engine.begin() as connection:
-            # Two workers that start together would both create the tables.
+            # Two workers that start together would both change the tables.
             if backend == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
             else:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            METADATA.create_all(connection)
+            bring_up_to_date(connection, METADATA)
     except SQLAlchemyError as error:
         engine.dispose()
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

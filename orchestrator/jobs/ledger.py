@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from dataclasses import asdict, fields
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -24,6 +24,8 @@ from orchestrator.jobs.job import (
     Stage,
     Status,
 )
+
+T = TypeVar("T", Request, Result, Failure)
 
 _VIDEOS: Final = sa.Table(
     "musetalk_videos",
@@ -204,7 +206,7 @@ class Ledger:
                 if status in UNFINISHED:
                     working.add(identity)
                 if result is not None:
-                    known = Result(**json.loads(result))
+                    known = _read(Result, result)
                     paths |= {path for path in (known.video, known.captions) if path}
         return working, paths
 
@@ -212,7 +214,7 @@ class Ledger:
         query = sa.delete(_VIDEOS).where(*conditions).returning(_VIDEOS.c.id, _VIDEOS.c.result)
         with begin(self._engine) as connection:
             return [
-                Removed(identity, Result(**json.loads(result)).folder if result else identity)
+                Removed(identity, _read(Result, result).folder if result else identity)
                 for identity, result in connection.execute(query)
             ]
 
@@ -259,7 +261,13 @@ def _job(row: sa.RowMapping) -> Job:
     result, error = row["result"], row["error"]
     return Job(
         **{name: row[name] for name in _PLAIN},
-        request=Request(**json.loads(row["request"])),
-        result=Result(**json.loads(result)) if result else None,
-        error=Failure(**json.loads(error)) if error else None,
+        request=_read(Request, row["request"]),
+        result=_read(Result, result) if result else None,
+        error=_read(Failure, error) if error else None,
     )
+
+
+def _read(kind: type[T], written: str) -> T:
+    """A record, without what a newer version wrote that runs beside us in a rolling update."""
+    known = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in json.loads(written).items() if name in known})

@@ -14,7 +14,7 @@ from orchestrator.settings import Settings
 
 
 def migrate(settings: Settings) -> None:
-    """Create our tables that are missing and upgrade those of the workflow engine.
+    """Add what our tables lack and upgrade those of the workflow engine.
 
     Harmless when up to date.
 

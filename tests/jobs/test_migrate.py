@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dbos._migration import get_dbos_migrations
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
-from orchestrator.jobs.database import connect
+from orchestrator.jobs.order import Order
 from orchestrator.settings import ROOT
 
 
@@ -32,9 +34,14 @@ def migrate(url: str | None, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def plain(url: str) -> Engine:
+    """The database, opened by somebody who makes no tables."""
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+
+
 def tables(url: str) -> dict[str, list[str]]:
     """Columns of every table, by schema and name."""
-    engine = connect(url)
+    engine = plain(url)
     try:
         seen = inspect(engine)
         return {
@@ -76,7 +83,7 @@ def test_an_older_schema_is_upgraded_and_keeps_its_rows(empty: str, tmp_path: Pa
     """Older: without the leases, the workflow engine's tables as its first migration left them."""
     assert migrate(empty, tmp_path).returncode == 0
     made = tables(empty)
-    engine = connect(empty)
+    engine = plain(empty)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE musetalk_leases"))
         connection.execute(text("DROP SCHEMA dbos CASCADE"))
@@ -97,10 +104,47 @@ def test_an_older_schema_is_upgraded_and_keeps_its_rows(empty: str, tmp_path: Pa
     done = migrate(empty, tmp_path)
     assert done.returncode == 0, done.stderr
     assert tables(empty) == made
-    engine = connect(empty)
+    engine = plain(empty)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT id FROM musetalk_videos")).scalar_one() == "old"
     engine.dispose()
+
+
+async def test_jobs_that_wait_and_run_outlive_an_upgrade(
+    empty: str,
+    tmp_path: Path,
+    opened: Any,
+    wait: Any,
+    inference: Any,
+    responder: Any,
+    seconds_made: list[tuple[str, float]],
+) -> None:
+    """The older version: without the usage, the leases and a column of the jobs and its index."""
+    made = {"database_url": empty, "max_videos": 1}
+    inference.delay = 60.0
+    async with opened(**made) as videos:
+        jobs = [await videos.create("anna", Order(message=f"Number {n}.")) for n in range(3)]
+        for _ in range(1500):
+            if inference.running:
+                break
+            await asyncio.sleep(0.02)
+        assert inference.running
+    before = tables(empty)
+    engine = plain(empty)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE musetalk_usage, musetalk_leases"))
+        connection.execute(text("ALTER TABLE musetalk_videos DROP COLUMN cache_key"))
+    engine.dispose()
+
+    done = await asyncio.to_thread(migrate, empty, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert tables(empty) == before
+    inference.delay = 0.0
+    async with opened(**made) as videos:
+        for job in jobs:
+            assert (await wait(videos, job)).status == "succeeded"
+    assert sorted(responder.messages) == [f"Number {n}." for n in range(3)]
+    assert len(seconds_made) == 3
 
 
 def test_without_a_server_it_says_so_in_one_line(tmp_path: Path) -> None:
