@@ -223,10 +223,12 @@ def test_autoscalers_on_a_recorded_load_run(name: str, tmp_path: Path) -> None:
     at = len(pending) - 1
     last = [value for value in pending[at + 1 - int(60 / period) :] if value is not None]
     expected = {"triton": sum(last) / len(last), "orchestrator": speaking[at]}
-    queries = {
-        item["metadata"]["name"]: item["spec"]["triggers"][0]["metadata"]["query"]
-        for item in SCALED
+    triggers = {
+        item["metadata"]["name"]: item["spec"]["triggers"][0]["metadata"] for item in SCALED
     }
+    more = expected["triton"] > float(triggers["triton"]["threshold"])  # than one replica's share
+    assert more == (name == "overloaded"), expected
+    queries = {which: trigger["query"] for which, trigger in triggers.items()}
     test = {
         "interval": f"{period:g}s",
         "input_series": [
