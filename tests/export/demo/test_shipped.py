@@ -20,7 +20,7 @@ from export.demo.ship import LIMIT, size
 from orchestrator.settings import Settings
 
 # What the shipped checkpoint reaches, with some room; the aim is 0.92, 0.88 and 0.80.
-LEAST = {"seen voices": 0.85, "unseen voices": 0.85, "unseen synthesiser": 0.8}
+LEAST = {"seen voices": 0.87, "unseen voices": 0.88, "unseen synthesiser": 0.88}
 
 
 def outputs(repository: Path, name: str) -> np.ndarray:
@@ -88,6 +88,7 @@ def test_lips_follow_speech_that_training_never_had(judged: Evaluation) -> None:
         assert mean(scores, "closed") >= 0.8, group
         assert mean(scores, "psnr") >= 25, group
         assert mean(scores, "noise") <= 1, group
+        assert mean(scores, "step") <= 2, group
 
 
 @pytest.mark.slow
