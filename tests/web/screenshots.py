@@ -52,8 +52,9 @@ def hear(page: Page, text: str, mode: str = "say", caption: str = "") -> None:
     page.check(f"input[value={mode}]", force=True)
     page.fill("#message", text)
     page.press("#message", "Enter")
+    speaking = "document.querySelector('#stage').dataset.state === 'speaking'"
     shown = "document.querySelector('#caption').textContent"
-    until(page, f"{shown} && {shown}.startsWith({caption!r})")
+    until(page, f"{speaking} && {shown} && {shown}.startsWith({caption!r})")
     time.sleep(0.5)
 
 
@@ -85,9 +86,10 @@ def main(url: str) -> None:
             env=environment,
         )
         page = meet(browser, url)
-        hear(page, "Hello! It is good to see you. Ask me anything, or tell me what to say.")
+        hear(page, "Hello! It is good to see you.")
         quiet(page)
-        hear(page, "Who are you?", "ask")
+        said = "Ask me anything, or tell me what to say, and I will say it at once."
+        hear(page, said, caption="Ask me anything")
         save(page, "talk")
         quiet(page)
         page.click("a[href='#timing']")
