@@ -20,6 +20,7 @@ from orchestrator.avatars.sheet import contact_sheet
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.gallery import DRAWN, avatar_store, portraits
+from orchestrator.rendering.listing import portrait_listed
 from orchestrator.rendering.renderer import Renderer, open_renderer
 from orchestrator.rendering.script import Script, read_recording, read_text
 from orchestrator.rendering.timings import StageTimes
@@ -160,13 +161,16 @@ def avatar_list(settings: Settings) -> None:
     store = avatar_store(settings)
     own = store.list()
     for name in own:
-        avatar = store.get(name)
-        size = f"{avatar.width}x{avatar.height}"
-        consent = str(avatar.metadata.get("consent", ""))
-        table.add_row(escape(name), str(len(avatar)), size, escape(consent))
-    for name in portraits():
+        known = store.about(name)
+        if known is not None:
+            size = f"{known.width}x{known.height}"
+            consent = str(known.metadata.get("consent", ""))
+            table.add_row(escape(name), str(known.frames), size, escape(consent))
+    for name, path in portraits().items():
         if name not in own:
-            table.add_row(name, "", "", DRAWN)
+            listed = portrait_listed(name, path)
+            size = f"{listed.width}x{listed.height}" if listed.width else ""
+            table.add_row(name, str(listed.frames or ""), size, DRAWN)
     Console().print(table if table.row_count else "no avatars yet: musetalk avatar add FILE")
 
 
@@ -175,14 +179,18 @@ def avatar_show(settings: Settings, *, name: str, output: Path) -> None:
 
     Args:
         settings: of the process.
-        name: of the avatar.
+        name: of the avatar; a portrait that comes along may have to be prepared.
         output: the PNG to write.
 
     Raises:
         NotFoundError: there is no such avatar.
         UsageError: the picture cannot be written there.
     """
-    sheet = contact_sheet(avatar_store(settings).get(name))
+    store = avatar_store(settings)
+    if name in portraits() and name not in store.list():
+        sheet = contact_sheet(_run(_portrait(settings, name)))
+    else:
+        sheet = contact_sheet(store.get(name))
     _, png = cv2.imencode(".png", sheet)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -190,6 +198,14 @@ def avatar_show(settings: Settings, *, name: str, output: Path) -> None:
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from error
     _say(f"{output}: {sheet.shape[1]}x{sheet.shape[0]}")
+
+
+async def _portrait(settings: Settings, name: str) -> Avatar:
+    console = Console(stderr=True)
+    console.print(_connecting(settings))
+    async with open_renderer(settings) as renderer:
+        with _progress(console, f"Preparing {name}") as progress:
+            return await renderer.avatar(name, lambda part: progress(part, 0))
 
 
 def avatar_remove(settings: Settings, *, name: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from orchestrator.errors import MuseTalkError
 from orchestrator.rendering.gallery import DRAWN, Gallery
@@ -89,17 +90,21 @@ def find_listed(gallery: Gallery, identity: str) -> Listed | None:
             notes=[str(note) for note in about.get("notes", [])],
         )
     path = gallery.portraits.get(identity)
-    if path is None:
-        return None
-    listed = Listed(identity, identity.capitalize(), portrait=True, consent=DRAWN)
+    return None if path is None else portrait_listed(identity, path)
+
+
+def portrait_listed(name: str, path: Path) -> Listed:
+    """A portrait that comes along.
+
+    Args:
+        name: of the portrait.
+        path: of its clip; what is known of it lies beside it.
+    """
+    listed = Listed(name, name.capitalize(), portrait=True, consent=DRAWN)
     described = path.with_suffix(".json")
     if described.is_file():
         about = json.loads(described.read_text())
-        _describe(listed, about)
+        listed.name = about.get("title", listed.name)
+        listed.width, listed.height = about.get("width"), about.get("height")
+        listed.fps, listed.frames = about.get("fps"), about.get("frames")
     return listed
-
-
-def _describe(listed: Listed, about: dict[str, Any]) -> None:
-    listed.name = about.get("title", listed.name)
-    listed.width, listed.height = about.get("width"), about.get("height")
-    listed.fps, listed.frames = about.get("fps"), about.get("frames")
