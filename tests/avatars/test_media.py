@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.avatars import media
-from orchestrator.avatars.media import decode, read_frames, source_digest
+from orchestrator.avatars.media import decode, read_frames, read_video, source_digest
 from orchestrator.errors import MediaError
 from orchestrator.settings import Settings
+from orchestrator.speech.ffmpeg import run_ffmpeg
 
 U8 = npt.NDArray[np.uint8]
 Film = Callable[..., Any]
@@ -84,7 +85,7 @@ async def test_a_video_filmed_on_its_side_stands_up(
 ) -> None:
     wide = await film("w.mp4", "-t", "0.2", "-vf", "crop=640:360", "-pix_fmt", "yuv420p")
     turned = tmp_path / "turned.mp4"
-    await media.run_ffmpeg(
+    await run_ffmpeg(
         ["-display_rotation", "90", "-i", f"file:{wide}", "-c", "copy", str(turned)], timeout=30
     )
     assert decode((await read_frames(turned, settings)).jpegs[0]).shape == (640, 360, 3)
@@ -104,3 +105,29 @@ def test_a_file_larger_than_allowed_is_not_read(tmp_path: Path, settings: Settin
     path.write_bytes(bytes(100))
     with pytest.raises(MediaError, match="larger"):
         source_digest(path, settings.model_copy(update={"max_avatar_bytes": 99}))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("index-first.mp4", ("-movflags", "+faststart")),
+        ("index-last.mov", ()),
+        ("fragments.mp4", ("-movflags", "frag_keyframe+empty_moov")),
+        ("clusters.mkv", ()),
+        ("web.webm", ("-c:v", "libvpx", "-deadline", "realtime")),
+    ],
+)
+async def test_a_video_that_is_cut_off_is_refused_not_used_in_part(
+    name: str, options: tuple[str, ...], film: Film, settings: Settings
+) -> None:
+    noise = ("-vf", "noise=alls=20:allf=t", "-pix_fmt", "yuv420p", "-g", "10")
+    whole = await film(name, "-t", "2", "-r", "25", *noise, *options)
+    assert len((await read_video(whole, settings)).jpegs) == 50
+    for part in (0.5, 0.9):
+        cut = whole.with_name(f"cut-{name}")
+        cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * part)])
+        with pytest.raises(MediaError) as caught:
+            await read_video(cut, settings)
+        assert "\n" not in str(caught.value)
+        if name != "index-last.mov":  # of which nothing can be read
+            assert "is cut off after" in str(caught.value)

@@ -107,6 +107,7 @@ async def test_connect_starts_a_killed_server_again(
     async with connect(settings) as inference:
         (server_pid,) = tritonservers(slow_repository)
         x = np.zeros((8, 32, 64, 64), np.float32)
+        os.kill(server_pid, signal.SIGSTOP)  # a fast machine would have answered all of them
         calls = [asyncio.create_task(inference.infer("slow", {"x": x})) for _ in range(6)]
         await asyncio.sleep(0.2)
         os.kill(server_pid, signal.SIGKILL)

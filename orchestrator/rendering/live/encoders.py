@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import SetupError
+from orchestrator.processes import gone
 from orchestrator.rendering.colour import even, to_i420
 from orchestrator.rendering.live.fmp4 import PACKET_TICKS, TICKS
 from orchestrator.rendering.live.streams import AdtsReader, FlvReader, Picture
@@ -72,7 +73,7 @@ class _Encoder:
         await asyncio.shield(closing)
 
     async def _clean_up(self) -> None:
-        await self._process.wait()
+        await gone(self._process, self._stdout)
         await end(self._log)
 
     async def _read(self) -> bytes:
@@ -87,7 +88,7 @@ class _Encoder:
             await within(asyncio.shield(self._log), _LAST_WORDS_SECONDS)
             await within(self._process.wait(), _LAST_WORDS_SECONDS)
         self.kill()
-        status = await self._process.wait()
+        status = await gone(self._process, self._stdout)
         words = self._log.result() if self._log.done() and not self._log.cancelled() else b""
         reason = last_words(words.decode(errors="replace"))
         if not reason and status < 0:
