@@ -136,7 +136,7 @@ class PiperProcess:
         self._ended = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        await self._process.wait()
+        await gone(self._process, self._stdout)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
