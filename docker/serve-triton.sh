@@ -3,8 +3,8 @@
 set -eu
 repository=$1
 shift
-# Clients ping every 30 s and reconnect every few minutes, so that new replicas get their share;
-# --exit-timeout-secs is what the pod's grace period is computed from.
+# Clients ping every 30 s, idle ones too. They reconnect every few minutes, so that new replicas
+# get their share; --exit-timeout-secs is what the pod's grace period is computed from.
 exec tritonserver \
   --model-repository="$repository" \
   --model-control-mode=none \
@@ -14,6 +14,7 @@ exec tritonserver \
   --exit-timeout-secs="${MUSETALK_TRITON_EXIT_TIMEOUT:-30}" \
   --grpc-keepalive-time=30000 \
   --grpc-http2-min-recv-ping-interval-without-data=10000 \
+  --grpc-keepalive-permit-without-calls=true \
   --grpc-max-connection-age=300000 \
   --grpc-max-connection-age-grace=60000 \
   --cuda-memory-pool-byte-size=0:268435456 \
