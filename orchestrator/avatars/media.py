@@ -140,29 +140,8 @@ async def read_video(source: Path, settings: Settings) -> Frames:
     """
     limit = settings.max_avatar_seconds
     most = int(limit * FPS)
-    # Square pixels first. JPEG means BT.601 and full range whatever the video was in: without
-    # the last conversion the colours of HD video shift.
-    scale = (
-        f"fps={FPS},scale=w='iw*if(gt(sar,0),sar,1)':h=ih,setsar=1,scale=w='min({LONGEST_SIDE},iw)':h='min({LONGEST_SIDE},ih)'"
-        ":force_original_aspect_ratio=decrease:force_divisible_by=2:flags=lanczos"
-        ":out_color_matrix=bt601:out_range=full,format=yuvj420p"
-    )
-    arguments = [
-        *("-format_whitelist", DEMUXERS, "-max_pixels", str(settings.max_avatar_pixels)),
-        *("-i", file_url(source), "-map", "0:v:0", "-an", "-vf", scale),
-        *("-frames:v", str(most + 1), "-c:v", "mjpeg", "-q:v", "2", "-f", "image2pipe", "pipe:1"),
-    ]
-    try:
-        finished = await execute(
-            arguments, timeout=60 + 4 * limit, max_output=_MAX_STORED, loglevel="warning"
-        )
-    except MediaError as error:
-        raise MediaError(
-            f"{source.name} is no picture or video that can be used: {error.message}",
-            remedy="use a JPEG, PNG, WebP, GIF, MP4, MOV, WebM or MKV file; 10 s are plenty",
-        ) from error
-    jpegs = await asyncio.to_thread(_split, finished.stdout)
-    if _CUT_OFF.search(finished.log):
+    jpegs, log = await _decoded(source, settings, most + 1)
+    if _CUT_OFF.search(log):
         raise MediaError(
             f"{source.name} is cut off after {len(jpegs) / FPS:.1f} s",
             remedy="upload or copy it again",
@@ -174,6 +153,47 @@ async def read_video(source: Path, settings: Settings) -> Frames:
             f"{source.name} is longer than {limit:g} s", remedy="cut it, 10 s are plenty"
         )
     return Frames(jpegs, ())
+
+
+async def first_frame(source: Path, settings: Settings) -> bytes:
+    """The first frame of a video as a JPEG, as ``read_video`` gives it; raises as that does."""
+    jpegs, _ = await _decoded(source, settings, 1)
+    if not jpegs:
+        raise MediaError(f"{source.name} holds no frame", remedy="use another file")
+    return jpegs[0]
+
+
+async def _decoded(source: Path, settings: Settings, frames: int) -> tuple[tuple[bytes, ...], str]:
+    """The first frames of a video as JPEGs, and what ffmpeg said.
+
+    Raises:
+        MediaError: no video, or damaged.
+    """
+    # Square pixels first. JPEG means BT.601 and full range whatever the video was in: without
+    # the last conversion the colours of HD video shift.
+    scale = (
+        f"fps={FPS},scale=w='iw*if(gt(sar,0),sar,1)':h=ih,setsar=1,scale=w='min({LONGEST_SIDE},iw)':h='min({LONGEST_SIDE},ih)'"
+        ":force_original_aspect_ratio=decrease:force_divisible_by=2:flags=lanczos"
+        ":out_color_matrix=bt601:out_range=full,format=yuvj420p"
+    )
+    arguments = [
+        *("-format_whitelist", DEMUXERS, "-max_pixels", str(settings.max_avatar_pixels)),
+        *("-i", file_url(source), "-map", "0:v:0", "-an", "-vf", scale),
+        *("-frames:v", str(frames), "-c:v", "mjpeg", "-q:v", "2", "-f", "image2pipe", "pipe:1"),
+    ]
+    try:
+        finished = await execute(
+            arguments,
+            timeout=60 + 4 * settings.max_avatar_seconds,
+            max_output=_MAX_STORED,
+            loglevel="warning",
+        )
+    except MediaError as error:
+        raise MediaError(
+            f"{source.name} is no picture or video that can be used: {error.message}",
+            remedy="use a JPEG, PNG, WebP, GIF, MP4, MOV, WebM or MKV file; 10 s are plenty",
+        ) from error
+    return await asyncio.to_thread(_split, finished.stdout), finished.log
 
 
 def source_digest(source: Path, settings: Settings) -> str:

@@ -33,7 +33,8 @@ class BackgroundInference:
         )
 
     async def encode_crops(self, crops: U8, *, timeout: float | None = None) -> F16:
-        """See ``Inference``."""
+        """See ``Inference``; an avatar's preparation gives way to those who are spoken to."""
+        await self._scheduler.lull()
         return await self._scheduler.run(
             lambda: self._inference.encode_crops(crops, timeout=timeout),
             model="vae_encoder",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,13 @@ SPARE_SECONDS: Final = 0.4
 
 LONGEST_HURRY: Final = 1.0
 """Seconds after which a hurry, with a slow voice from elsewhere for instance, stops nobody."""
+
+LULL_SECONDS: Final = 0.4
+"""Without a request of a live session for this long, nobody is spoken to."""
+
+LONGEST_LULL: Final = 0.6
+"""Seconds that a part of long work gives way to live sessions: it goes on also where somebody is
+always spoken to, but most of the time is theirs."""
 
 
 @dataclass(order=True)
@@ -69,6 +77,7 @@ class Scheduler:
         self._lanes: dict[str, _Lane] = {}
         self._numbers = itertools.count()
         self._hurries: set[object] = set()
+        self._live_at = -math.inf
 
     @property
     def hurried(self) -> bool:
@@ -131,6 +140,15 @@ class Scheduler:
             return await call()
         finally:
             self._release(lane, owner)
+            if deadline < WHENEVER:
+                self._live_at = asyncio.get_running_loop().time()
+
+    async def lull(self) -> None:
+        """Wait until nobody has been spoken to for a moment, or ``LONGEST_LULL`` is over."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + LONGEST_LULL
+        while (now := clock()) < min(until, self._live_at + LULL_SECONDS):  # noqa: ASYNC110 -- the clock decides
+            await asyncio.sleep(min(until, self._live_at + LULL_SECONDS) - now)
 
     def waiting(self) -> dict[str, int]:
         """Requests that have not been sent yet, by model."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
 from orchestrator.avatars.avatar import Avatar
+from orchestrator.avatars.media import first_frame
 from orchestrator.avatars.prepare import prepare_avatar, with_current_latents
 from orchestrator.avatars.store import AvatarFile, AvatarStore
 from orchestrator.errors import NotFoundError
@@ -58,6 +59,7 @@ class Gallery:
         self._store = store
         self._portraits = portraits(folder)
         self._current: dict[str, tuple[Avatar | None, Avatar]] = {}
+        self._posters: dict[str, bytes] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def names(self) -> list[str]:
@@ -99,8 +101,7 @@ class Gallery:
             if name is None:
                 raise NotFoundError("there is no avatar yet", remedy="musetalk avatar add FILE")
         if name not in own and name not in self._portraits:
-            known = ", ".join(sorted({*own, *self._portraits})) or "none"
-            raise NotFoundError(f"there is no avatar {name!r}", remedy=f"there are: {known}")
+            raise self._unknown(name, own)
         async with self._locks[name]:  # one that is prepared holds up no other
             stored = await asyncio.to_thread(self._store.get, name) if name in own else None
             known_source, current = self._current.get(name, (None, None))
@@ -109,6 +110,33 @@ class Gallery:
                 current = await with_current_latents(source, self._inference)
                 self._current[name] = (stored, current)
             return current
+
+    async def poster(self, name: str) -> bytes:
+        """The first frame of an avatar as a JPEG; nothing is prepared for it.
+
+        A page that shows all faces asks for all posters: to prepare each avatar for that would
+        take the machine from whoever is spoken to.
+
+        Raises:
+            NotFoundError: there is no such avatar.
+            MuseTalkError: it cannot be read.
+        """
+        own = await asyncio.to_thread(self._store.list)
+        if name in own:
+            stored = await asyncio.to_thread(self._store.get, name)
+            if stored is not None:
+                return stored.jpegs[0]
+        if (path := self._portraits.get(name)) is None:
+            raise self._unknown(name, own)
+        if path.suffix != ".mp4":
+            return (await self.get(name)).jpegs[0]
+        if name not in self._posters:
+            self._posters[name] = await first_frame(path, self._settings)
+        return self._posters[name]
+
+    def _unknown(self, name: str, own: Collection[str]) -> NotFoundError:
+        known = ", ".join(sorted({*own, *self._portraits})) or "none"
+        return NotFoundError(f"there is no avatar {name!r}", remedy=f"there are: {known}")
 
     async def _portrait(self, name: str, progress: Callable[[float], None] | None) -> Avatar:
         path = self._portraits[name]

@@ -170,7 +170,7 @@ class Library:
 
     async def poster(self, owner: str, identity: str) -> bytes:
         """Its first frame as a JPEG; errors as ``avatar``."""
-        return (await self.avatar(owner, identity)).jpegs[0]
+        return await self._gallery.poster(await self.usable(owner, identity))
 
     async def sheet(self, owner: str, identity: str) -> bytes:
         """Frames with face box and mask drawn in, as a JPEG; errors as ``avatar``."""

@@ -42,6 +42,7 @@ class Renderer:
         inference: Triton.
         gallery: the avatars.
         voice: speaks the texts.
+        scheduler: orders the requests to Triton of everybody who renders with this.
         batch: frames in one request, at most what the server's ``lipsync`` takes.
         weights: identifier of the weights that the server runs; empty when it says none.
     """
@@ -52,13 +53,14 @@ class Renderer:
         inference: Inference,
         gallery: Gallery,
         voice: SpeechSynthesizer,
+        scheduler: Scheduler,
         *,
         batch: int,
         weights: str,
     ) -> None:
         self.inference = inference
-        self.scheduler = Scheduler(settings.triton_in_flight)
-        """Orders the requests to Triton of everybody who renders with this."""
+        self.scheduler = scheduler
+        self._in_background = BackgroundInference(inference, scheduler)
         self.weights = weights
         self._settings = settings
         self._gallery = gallery
@@ -127,7 +129,7 @@ class Renderer:
         """
         return await prepare_avatar(
             source,
-            inference=self.inference,
+            inference=self._in_background,
             settings=self._settings,
             name=name,
             consent=consent,
@@ -163,7 +165,7 @@ class Renderer:
             avatar,
             script.utterances(self._voice, times),
             output,
-            inference=BackgroundInference(self.inference, self.scheduler),
+            inference=self._in_background,
             options=RenderOptions(
                 fps=fps, batch=self._batch, timeout=self._settings.inference_timeout
             ),
@@ -260,11 +262,14 @@ async def open_renderer(settings: Settings) -> AsyncIterator[Renderer]:
                     "lipsync has no parameter weights_id: what was rendered with other "
                     "weights cannot be told apart; build the repository again"
                 )
+            scheduler = Scheduler(settings.triton_in_flight)
+            prepares = BackgroundInference(inference, scheduler)
             yield Renderer(
                 settings,
                 inference,
-                Gallery(settings, inference, avatar_store(settings)),
+                Gallery(settings, prepares, avatar_store(settings)),
                 voice,
+                scheduler,
                 batch=min(settings.batch, served.max_batch),
                 weights=weights,
             )

@@ -6,6 +6,8 @@ import pytest
 
 from orchestrator.inference.schedule import (
     LONGEST_HURRY,
+    LONGEST_LULL,
+    LULL_SECONDS,
     SPARE_SECONDS,
     WHENEVER,
     Scheduler,
@@ -176,3 +178,36 @@ async def test_a_hurry_without_end_keeps_nobody() -> None:
         call = scheduler.run(lambda: asyncio.sleep(0, "ok"), model="m", owner=1)
         assert await asyncio.wait_for(call, 10 * LONGEST_HURRY) == "ok"
         assert asyncio.get_running_loop().time() - began >= LONGEST_HURRY * 0.9
+
+
+async def test_long_work_gives_way_while_somebody_is_spoken_to_and_still_gets_on() -> None:
+    scheduler = Scheduler()
+    clock = asyncio.get_running_loop().time
+
+    async def live() -> None:
+        async def face() -> str:
+            return "face"
+
+        await scheduler.run(face, model="lipsync", owner="a", deadline=clock() + 1)
+
+    began = clock()
+    await scheduler.lull()
+    assert clock() - began < LULL_SECONDS / 2  # nobody is there
+
+    await live()
+    began = clock()
+    await scheduler.lull()
+    assert LULL_SECONDS * 0.9 < clock() - began < LONGEST_LULL
+
+    async def talking() -> None:
+        while True:
+            await live()
+            await asyncio.sleep(0.05)
+
+    talk = asyncio.create_task(talking())
+    await asyncio.sleep(0.1)
+    began = clock()
+    await scheduler.lull()
+    waited = clock() - began
+    talk.cancel()
+    assert LONGEST_LULL * 0.9 < waited < LONGEST_LULL + 1

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.errors import NotFoundError
+from orchestrator.inference.schedule import Scheduler
 from orchestrator.rendering.renderer import Renderer
 from orchestrator.settings import Settings
 from orchestrator.speech.tts import SpeechChunk, synthesizer
@@ -136,6 +137,7 @@ def fake_renderer(
         inference or FakeInference(),  # type: ignore[arg-type]
         FakeGallery(),  # type: ignore[arg-type]
         voice or FakeVoice(),
+        Scheduler(),
         batch=8,
         weights="w1",
     )

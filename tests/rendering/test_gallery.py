@@ -139,3 +139,17 @@ async def test_a_deleted_avatar_leaves_memory_with_its_idle_video(
     again = await idle_clip(await gallery.get("bea"))
     assert again is not clip
     await again.finish()
+
+
+async def test_a_poster_is_shown_without_preparing_the_avatar(store: AvatarStore) -> None:
+    encoder = Encoder(1)
+    gallery = Gallery(Settings(), encoder, store)  # type: ignore[arg-type]
+    for name in gallery.portraits:
+        jpeg = await gallery.poster(name)
+        assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (720, 1280, 3)
+        assert await gallery.poster(name) == jpeg
+    store.add(make("zoe", grey=40))
+    assert await gallery.poster("zoe") == make("zoe", grey=40).jpegs[0]
+    with pytest.raises(NotFoundError, match="no avatar 'nobody'"):
+        await gallery.poster("nobody")
+    assert encoder.crops == 0
