@@ -103,6 +103,9 @@ class FakeGallery:
             raise NotFoundError(f"there is no avatar {name!r}")
         return self.avatar
 
+    async def poster(self, name: str) -> bytes:
+        return bytes((await self.get(name)).jpegs[0])
+
 
 class FakeVoice:
     """Speaks 40 ms for each character, a tone of its own for each text."""
