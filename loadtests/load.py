@@ -24,7 +24,7 @@ from loadtests.figures import Objectives, Turn, Verdict, judge, read
 from loadtests.loopback_llm import loopback_llm
 from loadtests.machine import cpu_name
 from loadtests.report import write
-from loadtests.sampling import Sampler
+from loadtests.sampling import Sample, Sampler, read_samples
 from loadtests.service import serving
 from loadtests.shapes import SHAPES
 from loadtests.soak import drift, flat
@@ -83,19 +83,20 @@ async def run(given: argparse.Namespace) -> int:
     async with system(given) as (addresses, metrics):
         what = f"{given.users} users ({given.mix}), {given.shape}, {given.seconds:.0f} s"
         console.print(what)
-        sampler = Sampler(given.output / "samples.jsonl", metrics)
-        sampling = asyncio.create_task(sampler.run())
+        sampled = given.output / "samples.jsonl"
+        sampling = asyncio.create_task(Sampler(sampled, metrics).run())
         try:
             status = await _locust(given, addresses)
         finally:
             sampling.cancel()
             await asyncio.gather(sampling, return_exceptions=True)
+    samples = read_samples(sampled)
     turns = sorted(read(given.output / "turns.jsonl"), key=lambda turn: turn.at)
     verdicts = judge(turns, Objectives(given.on_time, given.first_frame, given.failures))
     if given.shape == "soak":
-        verdicts += _lasting(given, sampler, turns)
+        verdicts += _lasting(given, samples, turns)
     title = f"Load test: {what}, {psutil.cpu_count()} cores of {cpu_name()}"
-    page = await asyncio.to_thread(write, given.output, title, verdicts, turns, sampler.samples)
+    page = await asyncio.to_thread(write, given.output, title, verdicts, turns, samples)
     for one in verdicts:
         word = "met" if one.met else "MISSED"
         console.print(f"{word}: {one.name}: {one.found}, wanted {one.wanted}", highlight=False)
@@ -104,9 +105,9 @@ async def run(given: argparse.Namespace) -> int:
     return 0 if status == 0 and all(one.met for one in verdicts) else 1
 
 
-def _lasting(given: argparse.Namespace, sampler: Sampler, turns: list[Turn]) -> list[Verdict]:
+def _lasting(given: argparse.Namespace, samples: list[Sample], turns: list[Turn]) -> list[Verdict]:
     """What a soak is judged by besides, from the time when all users were there."""
-    verdicts = flat(sampler.samples)
+    verdicts = flat(samples)
     return verdicts + (drift(turns) if "live" in _kinds(given.mix) else [])
 
 

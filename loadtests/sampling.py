@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import psutil
@@ -83,6 +83,7 @@ class Processes:
         self._root = psutil.Process()
         self._roles: dict[psutil.Process, str] = {}
         self._cpu: dict[psutil.Process, float] = {}
+        self._ended: dict[str, float] = {}
 
     def usage(self) -> dict[str, Usage]:
         """What each role uses now."""
@@ -103,7 +104,10 @@ class Processes:
             memory[name] = memory.get(name, 0) + held
             descriptors[name] = descriptors.get(name, 0) + files
             count[name] = count.get(name, 0) + 1
-        cpu: dict[str, float] = {}
+        for process in self._roles.keys() - alive:  # there are many in an hour: only their sum
+            name = self._roles.pop(process)
+            self._ended[name] = self._ended.get(name, 0.0) + self._cpu.pop(process)
+        cpu = dict(self._ended)
         for process, name in self._roles.items():
             cpu[name] = cpu.get(name, 0.0) + self._cpu[process]
         return {
@@ -125,8 +129,19 @@ def triton_metrics(text: str) -> dict[str, float]:
     return found
 
 
+def read_samples(path: Path) -> list[Sample]:
+    """What a ``Sampler`` wrote to a file, in order."""
+    with path.open() as lines:
+        return [_sample(json.loads(line)) for line in lines]
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    usage = {name: Usage(**used) for name, used in row["usage"].items()}
+    return Sample(row["at"], usage, row["triton"])
+
+
 class Sampler:
-    """Writes a sample every so often, until it is cancelled.
+    """Writes a sample every so often, until it is cancelled; keeps none, a soak judges it too.
 
     Args:
         output: file of lines.
@@ -138,7 +153,6 @@ class Sampler:
         self._output = output
         self._metrics = metrics
         self._period = period
-        self.samples: list[Sample] = []
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -148,7 +162,6 @@ class Sampler:
                 while True:
                     usage = await asyncio.to_thread(processes.usage)
                     sample = Sample(time.time(), usage, await self._triton(http))
-                    self.samples.append(sample)
                     file.write(sample.line() + "\n")
                     file.flush()
                     await asyncio.sleep(self._period)

@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any, ClassVar
 
 import gevent  # type: ignore[import-untyped]
+import gevent.lock  # type: ignore[import-untyped]
 import gevent.queue  # type: ignore[import-untyped]
 import gevent.subprocess  # type: ignore[import-untyped]
 from locust import User, task
@@ -78,12 +79,16 @@ class LiveUser(User):
 
     numbers: ClassVar = count()
     process: ClassVar[ViewerProcess | None] = None
+    starting: ClassVar[Any] = gevent.lock.BoundedSemaphore(1)
 
     def on_start(self) -> None:
         """Join."""
         self.number = next(self.numbers)
-        if LiveUser.process is None:
-            LiveUser.process = ViewerProcess()
+        # Starting it lets other users run: without the lock each of them would start one too,
+        # and ``--speaking`` counts within one process.
+        with self.starting:
+            if LiveUser.process is None:
+                LiveUser.process = ViewerProcess()
         self.viewers = LiveUser.process
         self.reports = self.viewers.start(self.number)
 

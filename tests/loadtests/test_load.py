@@ -48,7 +48,7 @@ def test_every_kind_of_user_gets_what_it_asks_for(tmp_path: Path) -> None:
     """The objectives are those of a machine that other tests use too; cross-talk is as always."""
     found = run(
         tmp_path,
-        *("--mix", "live,grpc,http,video", "--users", "4", "--seconds", "6"),
+        *("--mix", "live:2,grpc,http,video", "--users", "5", "--seconds", "6"),
         *("--on-time", "0", "--think", "0.1", "0.3"),
     )
     assert found.returncode == 0, found.stdout + found.stderr
@@ -65,5 +65,7 @@ def test_every_kind_of_user_gets_what_it_asks_for(tmp_path: Path) -> None:
         *("triton", "orchestrator", "ffmpeg", "voice", "load generator: viewers"),
         *("load generator: Locust", "load generator: make load"),
     }
+    viewers = [sample["usage"].get("load generator: viewers", {}) for sample in samples]
+    assert min(used["processes"] for used in viewers if used.get("processes")) == 1
     counters = [sample["triton"].get("nv_inference_exec_count") for sample in samples]
     assert counters[-1] > counters[0]

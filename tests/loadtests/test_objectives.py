@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 
 from loadtests.figures import Objectives, Turn, judge, read
 from loadtests.report import batch_size, queue_ms, write
-from loadtests.sampling import OWN, Processes, Sample, Usage, triton_metrics
+from loadtests.sampling import OWN, Processes, Sample, Usage, read_samples, triton_metrics
 from loadtests.shapes import users_at
 from loadtests.soak import drift, flat
 
@@ -106,6 +109,26 @@ def test_own_process_is_sampled() -> None:
     usage = Processes().usage()[OWN]
     assert usage.cpu > 0 and usage.processes == 1
     assert usage.memory == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+
+
+def test_what_ended_processes_used_still_counts() -> None:
+    processes = Processes()
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.5)
+        before = processes.usage()["other"]
+    finally:
+        busy.kill()
+        busy.wait()
+    processes.usage()  # sees that it has ended
+    after = processes.usage()["other"]
+    assert after.cpu >= before.cpu > 0.1
+    assert after.processes == before.processes - 1
+
+
+def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("".join(sample.line() + "\n" for sample in samples(grow=5)))
+    assert read_samples(tmp_path / "s") == samples(grow=5)
 
 
 def test_the_report_says_what_failed(tmp_path: Path) -> None:
