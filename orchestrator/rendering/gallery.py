@@ -123,9 +123,7 @@ class Gallery:
         """
         own = await asyncio.to_thread(self._store.list)
         if name in own:
-            stored = await asyncio.to_thread(self._store.get, name)
-            if stored is not None:
-                return stored.jpegs[0]
+            return (await asyncio.to_thread(self._store.get, name)).jpegs[0]
         if (path := self._portraits.get(name)) is None:
             raise self._unknown(name, own)
         if path.suffix != ".mp4":

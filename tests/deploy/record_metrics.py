@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -68,14 +68,35 @@ async def scrape(url: str, http: httpx.AsyncClient) -> str:
         return ""
 
 
-async def record(name: str, talkers: int, *, most: int | None = None, kill: bool = False) -> None:
+def kill_triton() -> None:
+    """The server is gone."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "tritonserver":
+            process.kill()
+
+
+def kill_unet() -> None:
+    """The server lives, the process of one model does not: in a pod, out of memory for instance.
+
+    What keeps an embedded server would end it at once, and is suspended for that.
+    """
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "tritonserver" and (keeper := process.parent()) is not None:
+            keeper.suspend()
+        elif any("unet_0_0" in word for word in process.cmdline()):
+            process.kill()
+
+
+async def record(
+    name: str, talkers: int, *, most: int | None = None, incident: Callable[[], None] | None = None
+) -> None:
     """A load run, and what it exported.
 
     Args:
         name: of the recording.
         talkers: who begin a turn as soon as the last one is over.
         most: how many the service lets talk; None: all.
-        kill: end Triton after a third of the time.
+        incident: happens after a third of the time.
     """
     if most is not None:
         os.environ["MUSETALK_MAX_TALKERS"] = str(most)
@@ -89,19 +110,17 @@ async def record(name: str, talkers: int, *, most: int | None = None, kill: bool
                 rows.append(series(await asyncio.gather(*(scrape(url, http) for url in pages))))
                 await asyncio.sleep(PERIOD - (time.monotonic() - begun))
 
-    async def end_triton() -> None:
+    async def happen(what: Callable[[], None]) -> None:
         await asyncio.sleep(SECONDS / 3)
-        for process in psutil.Process().children(recursive=True):
-            if process.name() == "tritonserver":
-                process.kill()
+        what()
 
     try:
         async with system(given) as (addresses, metrics):
             url = addresses["MUSETALK_LOAD_URL"]
             pages = [f"{url}/metrics", f"http://{metrics}/metrics"]
             helpers = [asyncio.create_task(sample(pages))]
-            if kill:
-                helpers.append(asyncio.create_task(end_triton()))
+            if incident is not None:
+                helpers.append(asyncio.create_task(happen(incident)))
             # Who is refused is gone for the rest of a trial: in a crowd there are many short ones.
             piece = SECONDS if most is None else SECONDS / 30
             trials = []
@@ -110,6 +129,9 @@ async def record(name: str, talkers: int, *, most: int | None = None, kill: bool
             for task in helpers:
                 task.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
+            for process in psutil.Process().children(recursive=True):
+                if process.status() == psutil.STATUS_STOPPED:
+                    process.resume()
     finally:
         os.environ.pop("MUSETALK_MAX_TALKERS", None)
     rows = rows[: int(SECONDS / PERIOD)]
@@ -122,7 +144,7 @@ async def record(name: str, talkers: int, *, most: int | None = None, kill: bool
     about = (
         f"{talkers} talkers for {SECONDS:.0f} s, "
         f"{'all admitted' if most is None else f'{most} admitted'}"
-        f"{', Triton killed after a third' if kill else ''}; {os.cpu_count()} cores of "
+        f"{f', {incident.__name__} after a third' if incident else ''}; {os.cpu_count()} cores of "
         f"{cpu_name()}, {datetime.now(timezone.utc):%Y-%m-%d}; {in_time:.2%} of {frames} frames "
         f"on time, slowest p95 of first frames {slowest:.2f} s, {failed} turns refused or failed"
     )
@@ -139,7 +161,8 @@ RUNS = {
     "healthy": lambda: record("healthy", 1),
     "overloaded": lambda: record("overloaded", 6),
     "crowded": lambda: record("crowded", 4, most=1),
-    "without-triton": lambda: record("without-triton", 1, kill=True),
+    "without-triton": lambda: record("without-triton", 1, incident=kill_triton),
+    "failing": lambda: record("failing", 1, incident=kill_unet),
 }
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ EXPECTED = {
     "overloaded": {"FramesLate", "FirstFrameSlow", "TritonQueueLong"},
     "crowded": {"SessionsRefused"},
     "without-triton": {"TritonMissing", "TurnsFailing"},
+    "failing": {"TritonFailing", "TurnsFailing"},
 }
 MINUTES = 30
 

@@ -45,6 +45,12 @@ async def test_an_idle_client_keeps_its_connection(
             await asyncio.wait_for(left, 20)
 
 
-def test_both_servers_permit_it() -> None:
-    script = (ROOT / "docker" / "serve-triton.sh").read_text()
-    assert WHILE_IDLE in script
+@pytest.mark.parametrize(
+    "file", ["docker/serve-triton.sh", "orchestrator/inference/distribution.py"]
+)
+def test_both_servers_allow_as_many_as_clients_send(file: str) -> None:
+    text = (ROOT / file).read_text()
+    assert WHILE_IDLE in text
+    (line,) = [line for line in text.splitlines() if ALLOWED in line]
+    allowed = int("".join(c for c in line.split(ALLOWED)[1] if c.isdigit()))
+    assert allowed <= int(dict(CHANNEL_ARGUMENTS)["grpc.keepalive_time_ms"])

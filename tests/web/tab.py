@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 from rich.console import Console
 
 from tests.web.conftest import FLAGS
+from tests.web.screenshots import until
 
 console = Console(highlight=False)
 
@@ -78,14 +79,6 @@ class Reply:
     waits: int
 
 
-def until(page: Page, expression: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        if time.monotonic() > end:
-            raise TimeoutError(expression)
-        time.sleep(0.1)
-
-
 def say(page: Page, text: str) -> Reply:
     """Have a text spoken and wait for its end; pictures are watched from the first spoken one."""
     state = "document.querySelector('#stage').dataset.state"
@@ -124,7 +117,7 @@ def sample(page: Page, tab: CDPSession, whole: CDPSession, minute: float) -> Sam
     )
 
 
-def stay(browser: Browser, url: str, minutes: float) -> tuple[list[Sample], list[Reply]]:
+def stay(browser: Browser, url: str, minutes: int) -> tuple[list[Sample], list[Reply]]:
     """Keep a tab open; a long reply at the start and each ten minutes, else one each minute."""
     page: Any = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(url)
@@ -135,7 +128,7 @@ def stay(browser: Browser, url: str, minutes: float) -> tuple[list[Sample], list
     tab.send("Performance.enable")
     samples, replies = [], []
     began = time.monotonic()
-    for turn in range(round(minutes)):
+    for turn in range(minutes):
         replies.append(say(page, SHORT if turn % 10 else LONG))
         console.print_json(json.dumps(asdict(replies[-1])), indent=None)
         time.sleep(max(0.0, began + 60 * (turn + 1) - time.monotonic()))
@@ -148,7 +141,7 @@ def main() -> int:
     """Run, print the table, and give 1 when the tab grew or stood still."""
     parser = argparse.ArgumentParser(description="A tab that stays open")
     parser.add_argument("url", nargs="?", default="http://localhost:8080")
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=int, default=30)
     given = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
