@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from loadtests.loopback_llm import LoopbackLlm
+from loadtests.ports import free_port
 
 
 @asynccontextmanager
@@ -28,8 +28,7 @@ async def serving(llm: LoopbackLlm | None, cache: Path, **options: str) -> Async
     Raises:
         TimeoutError: it was not ready within three minutes.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     replies = {}
     if llm is not None:
         replies = {"MUSETALK_LLM_BASE_URL": llm.url, "MUSETALK_LLM_MAX_TOKENS": "1000"}

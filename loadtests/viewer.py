@@ -15,6 +15,7 @@ from typing import Any, Final
 import socketio  # type: ignore[import-untyped]
 
 from loadtests.received import Player
+from orchestrator.rendering.tasks import end
 
 _REPORT_SECONDS: Final = 0.25
 _TICK: Final = 1e-4
@@ -76,6 +77,7 @@ class Viewer:
     def __post_init__(self) -> None:
         """Nothing is connected yet."""
         self._socket: Any = None
+        self._lost = asyncio.Event()
         self._reports: asyncio.Task[None] | None = None
         self._player = Player()
         self._position = 0.0
@@ -106,6 +108,8 @@ class Viewer:
         for event in ("state", "progress", "transcript", "performance", "error", "flush"):
             self._socket.on(event, self._keep(event))
         self._socket.on("media", self._on_media)
+        self._lost = lost = asyncio.Event()
+        self._socket.on("disconnect", lambda *_: lost.set())
         await self._socket.connect(self.url, transports=["websocket"], auth=self.auth)
         asked = dict(self.options)
         if resume:
@@ -133,8 +137,22 @@ class Viewer:
             self._socket = None
 
     async def call(self, event: str, payload: Any = None, timeout: float = 20) -> dict[str, Any]:
-        """Send an event and wait for the answer."""
-        return dict(await self._socket.call(event, payload or {}, timeout=timeout))
+        """Send an event and wait for the answer.
+
+        Raises:
+            ConnectionError: the connection was lost before it came.
+            socketio.exceptions.SocketIOError: there is no connection, or no answer in time.
+        """
+        # The library waits for an answer for its whole time-out even where the line is dead.
+        answer = asyncio.ensure_future(self._socket.call(event, payload or {}, timeout=timeout))
+        lost = asyncio.ensure_future(self._lost.wait())
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ConnectionError(f"the connection was lost before {event} was answered")
+            return dict(answer.result())
+        finally:
+            await end(answer, lost)
 
     async def begin(self, event: str, payload: dict[str, Any]) -> str:
         """Begin a turn.

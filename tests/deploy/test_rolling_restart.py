@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ import httpx
 import pytest
 
 from loadtests.loopback_llm import LoopbackLlm, loopback_llm
+from loadtests.ports import free_port
 from loadtests.viewer import Viewer
 from orchestrator.inference.distribution import find_distribution
 from orchestrator.rendering.tasks import end
@@ -38,14 +38,6 @@ def load_pods() -> ModuleType:
 
 
 PODS = load_pods()
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 class Member:
@@ -81,7 +73,8 @@ class Member:
 
     async def _elsewhere(self, refused: Exception) -> None:
         """Go on at another server, as the studio does when its own is about to stop."""
-        assert "stop" in str(refused) or not self.viewer._socket.connected, repr(refused)
+        said = str(refused)
+        assert "stop" in said or "lost" in said or not self.viewer._socket.connected, said
         await self.viewer.disconnect()
         while True:
             self.viewer.url = self._service.pick()
@@ -114,7 +107,7 @@ class Cluster:
         assert orchestrator.secrets == ["MUSETALK_WORKER_ID", "MUSETALK_DATABASE_URL"]
         self.orchestrators = []
         for number in range(2):
-            http, grpc = free_ports(2)
+            http, grpc = free_port(), free_port()
             here = folder / f"orchestrator-{number}"
             here.mkdir()
             replaced = {
@@ -138,7 +131,7 @@ class Cluster:
         kind = PODS.Kind.of(objects, "Deployment", "triton")
         script, repository = kind.container["command"]
         assert repository == "/models/demo"
-        http, grpc, metrics = free_ports(3)
+        http, grpc, metrics = (free_port() for _ in range(3))
         here = self._folder / f"triton-{number}"
         (here / "scratch").mkdir(parents=True)
         found = find_distribution()

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 
 from loadtests.loopback_llm import LoopbackLlm, loopback_llm
+from loadtests.ports import free_port
 from loadtests.viewer import Viewer
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.masks import BlendMask
@@ -59,8 +59,7 @@ def store_avatar(cache: Path) -> None:
 @asynccontextmanager
 async def serving(cache: Path, log: Path, **environment: str) -> AsyncIterator[tuple[str, int]]:
     store_avatar(cache)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(

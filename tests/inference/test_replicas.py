@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 
 import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from loadtests.ports import free_port
 from orchestrator.errors import UnavailableError
 from orchestrator.inference import TritonClient
 from orchestrator.inference.replicas import may_be_many, servers_fault
 from orchestrator.telemetry import Telemetry
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -56,8 +48,9 @@ def test_which_failures_go_elsewhere(status: str, message: str, fault: str | Non
     assert servers_fault(asyncio.TimeoutError()) is None
 
 
-async def test_a_call_ends_when_all_are_away_or_its_time_is_up(free_port: int) -> None:
-    address = f"ipv4:127.0.0.1:{free_port},127.0.0.2:{free_port}"
+async def test_a_call_ends_when_all_are_away_or_its_time_is_up() -> None:
+    port = free_port()
+    address = f"ipv4:127.0.0.1:{port},127.0.0.2:{port}"
     x = np.zeros((1, 3), np.float16)
     async with TritonClient(address) as client:
         telemetry = Telemetry()

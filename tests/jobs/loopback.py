@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+
+from loadtests.ports import free_port
 
 WARM_UP = "Hello."
 """What the service says to itself when it starts."""
@@ -112,8 +113,7 @@ class Worker:
         self.url = ""
 
     def start(self, *arguments: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 from dbos._migration import get_dbos_migrations
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
+import orchestrator.api.usage  # noqa: F401 -- its table is one of the service's
+from loadtests.ports import free_port
 from orchestrator.jobs.order import Order
 from orchestrator.settings import ROOT
 
@@ -148,8 +149,7 @@ async def test_jobs_that_wait_and_run_outlive_an_upgrade(
 
 
 def test_without_a_server_it_says_so_in_one_line(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     done = migrate(f"postgresql://anna:secret@127.0.0.1:{port}/videos", tmp_path)
     assert done.returncode == 1
     assert "cannot be used" in done.stderr

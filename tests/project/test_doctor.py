@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.ports import free_port
 from orchestrator import doctor
 from orchestrator.doctor import CHECKS, Finding, State, examine, run
 from orchestrator.errors import SetupError
@@ -33,12 +34,6 @@ def settings(tmp_path: Path, repository: Path) -> Settings:
     return Settings(
         _env_file=None, repository=repository, cache_dir=tmp_path / "cache", port=free_port()
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def change(settings: Settings, **values: object) -> Settings:

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 import typer.main
 from starlette.routing import Match
 
+from loadtests.ports import free_port
 from orchestrator import cli
 from orchestrator.api.http import Service, create_app
 from orchestrator.settings import ROOT, Settings
@@ -235,12 +235,6 @@ def test_random_weights_are_written(place: Path) -> None:
     (init,) = commands("musetalk export init")
     shell(init, place)
     assert (place / "checkpoints" / "random" / "musetalkV15" / "unet.pth").is_file()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 
+from loadtests.ports import free_port
 from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.avatars.store import AvatarStore
@@ -32,11 +33,6 @@ from orchestrator.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 MUSETALK = [sys.executable, "-m", "orchestrator.cli"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def environment(cache: Path, repository: Path) -> dict[str, str]:

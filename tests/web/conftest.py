@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from loadtests.ports import free_port
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -79,7 +80,7 @@ class Server:
         self._folder = folder
         self._triton = _start("triton", "--grpc-port", "0", log=folder / "triton.log")
         self._serve: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -218,11 +219,6 @@ def _wait(ready: Callable[[], Any], seconds: float) -> Any:
             return value
         time.sleep(0.03)
     raise AssertionError(f"not within {seconds} s")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
