@@ -83,6 +83,7 @@ class Viewer:
         self._position = 0.0
         self._ticked: float | None = None
         self._last = -1
+        self._new_line = True
         self._stalled = 0.0
         self._changed = asyncio.Condition()
         self._wakes: set[asyncio.Task[None]] = set()
@@ -110,6 +111,7 @@ class Viewer:
         self._socket.on("media", self._on_media)
         self._lost = lost = asyncio.Event()
         self._socket.on("disconnect", lambda *_: lost.set())
+        self._new_line = True
         await self._socket.connect(self.url, transports=["websocket"], auth=self.auth)
         asked = dict(self.options)
         if resume:
@@ -119,9 +121,6 @@ class Viewer:
         if not answer["ok"]:
             await self.disconnect()
             raise ConnectionError(answer["error"])
-        if not answer["resumed"]:
-            # A new player: what the old one had is no part of this stream.
-            self._last, self._ticked = -1, None
         self.joined = answer
         self._reports = asyncio.create_task(self._report())
         return answer
@@ -252,6 +251,10 @@ class Viewer:
         self._player.remove_from(begin)
 
     def _on_media(self, message: dict[str, Any]) -> None:
+        if self._new_line and message["sequence"] == 0:
+            # A new player: what the old one had is no part of this stream.
+            self._last, self._ticked = -1, None
+        self._new_line = False
         position = self.position
         if message["sequence"] <= self._last:
             self.problems.append(f"sequence {message['sequence']} after {self._last}")
