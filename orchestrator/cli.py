@@ -36,10 +36,14 @@ RepositoryOption = Annotated[
     typer.Option("--repository", help="Model repository of the embedded Triton."),
 ]
 
+PORTS = {"min": 0, "max": 65535}
+
 
 def _override(**values: object) -> None:
     """Let the command line win over the environment, before the settings are read."""
     for name, value in values.items():
+        if value == "":  # in the environment that would mean: not set
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is empty")
         if value is not None:
             os.environ[f"MUSETALK_{name.upper()}"] = str(value)
 
@@ -47,8 +51,10 @@ def _override(**values: object) -> None:
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC API, if any.")] = None,
+    port: Annotated[int | None, typer.Option(**PORTS, help="Port to listen on.")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(**PORTS, help="Port of the gRPC API, if any.")
+    ] = None,
     triton: TritonOption = None,
     repository: RepositoryOption = None,
 ) -> None:
@@ -70,7 +76,7 @@ def speak(
     output: Annotated[Path, typer.Option("-o", "--output", help="MP4 to write.")] = Path(
         "out/speak.mp4"
     ),
-    fps: Annotated[int | None, typer.Option(help="Frames a second, 8 to 49.")] = None,
+    fps: Annotated[int | None, typer.Option(min=8, max=49, help="Frames a second.")] = None,
     consent: Annotated[
         str | None, typer.Option(help="Who agreed to this use of their face; for a file.")
     ] = None,
@@ -90,9 +96,9 @@ def speak(
 @app.command()
 def triton(
     repository: RepositoryOption = None,
-    grpc_port: Annotated[int, typer.Option(help="0 takes a free port.")] = 0,
-    http_port: Annotated[int, typer.Option(help="0 takes a free port.")] = 0,
-    metrics_port: Annotated[int, typer.Option(help="0 takes a free port.")] = 0,
+    grpc_port: Annotated[int, typer.Option(**PORTS, help="0 takes a free port.")] = 0,
+    http_port: Annotated[int, typer.Option(**PORTS, help="0 takes a free port.")] = 0,
+    metrics_port: Annotated[int, typer.Option(**PORTS, help="0 takes a free port.")] = 0,
 ) -> None:
     """Run only the embedded Triton, on loopback."""
     _override(repository=repository)

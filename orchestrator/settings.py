@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="MUSETALK_",
         env_file=".env",
+        # Compose files write ${VARIABLE:-}: an address that is empty is no address.
+        env_ignore_empty=True,
         secrets_dir=SECRETS if SECRETS.is_dir() else None,
         frozen=True,
         extra="ignore",
