@@ -20,16 +20,18 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
 
 from loadtests.figures import Turn
 from loadtests.machine import cpu_name
-from loadtests.service import serving
+from loadtests.service import UNLIMITED, serving
 from loadtests.simulation import percentile
-from loadtests.turns import Speaker
+from loadtests.turns import BREAKS, Speaker
 from loadtests.viewer import Viewer
+from orchestrator.errors import MuseTalkError
 
 ON_TIME = 0.99
 FIRST_FRAME = 1.5
@@ -47,9 +49,10 @@ class Trial:
         on_time: share of them that were there in time.
         reduced: share of them that came at half rate, because time was short.
         first_frame_p95: seconds from the request until the player showed it.
-        failed: turns that failed.
+        failed: turns that failed, or in which another viewer's words were said.
         stalls: seconds that players had nothing to show, all together.
         own_cpu: cores that the viewers themselves used.
+        problem: the first thing that failed.
     """
 
     viewers: int
@@ -62,6 +65,12 @@ class Trial:
     failed: int
     stalls: float
     own_cpu: float
+    problem: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """For JSON, which has no infinity."""
+        shown = math.isfinite(self.first_frame_p95)
+        return {**asdict(self), "first_frame_p95": self.first_frame_p95 if shown else None}
 
     @property
     def carried(self) -> bool:
@@ -87,7 +96,7 @@ async def _talk(speaker: Speaker, until: float, floor: asyncio.Semaphore) -> lis
                 break  # it waited for the others until the end
             try:
                 found.append(await speaker.turn("say"))
-            except (ConnectionError, TimeoutError, asyncio.TimeoutError) as error:
+            except BREAKS as error:
                 failed = Turn(time.time(), speaker.number, "live", "say", error=repr(error))
                 return [*found, failed]
         await asyncio.sleep(speaker.rng.uniform(0.1, 0.5))
@@ -106,19 +115,25 @@ async def trial(url: str, talkers: int, seconds: float, viewers: int | None = No
     process = psutil.Process()
     joined = viewers or talkers
     floor = asyncio.Semaphore(talkers)
-    async with _viewers(url, joined) as every:
-        spent, began = sum(process.cpu_times()[:2]), time.monotonic()
-        until = began + seconds
-        found = await asyncio.gather(
-            *(
-                _talk(Speaker(i, viewer, random.Random(i)), until, floor)
-                for i, viewer in enumerate(every)
+    try:
+        async with _viewers(url, joined) as every:
+            spent, began = sum(process.cpu_times()[:2]), time.monotonic()
+            until = began + seconds
+            found = await asyncio.gather(
+                *(
+                    _talk(Speaker(i, viewer, random.Random(i)), until, floor)
+                    for i, viewer in enumerate(every)
+                )
             )
-        )
-        lasted = time.monotonic() - began
-        stalls = sum(viewer.stalls for viewer in every)
-        own = (sum(process.cpu_times()[:2]) - spent) / lasted
+            lasted = time.monotonic() - began
+            stalls = sum(viewer.stalls for viewer in every)
+            own = (sum(process.cpu_times()[:2]) - spent) / lasted
+    except BREAKS as error:  # so many cannot even come and go
+        problem = f"a viewer could not join or leave: {error!r}"
+        return Trial(joined, talkers, 0.0, 0, 0.0, 0.0, math.inf, joined, 0.0, 0.0, problem)
     turns = [turn for one in found for turn in one]
+    foreign = "another viewer's words were said"
+    problems = [turn.error or foreign for turn in turns if turn.error or turn.marker is False]
     frames, late = sum(turn.frames for turn in turns), sum(turn.late for turn in turns)
     shown = [turn.figures["first_frame"] for turn in turns if not turn.error]
     return Trial(
@@ -129,9 +144,10 @@ async def trial(url: str, talkers: int, seconds: float, viewers: int | None = No
         1 - late / frames if frames else 0.0,
         sum(turn.reduced for turn in turns) / frames if frames else 0.0,
         percentile(shown, 0.95) if shown else math.inf,
-        sum(bool(turn.error) for turn in turns),
+        len(problems),
         stalls,
         own,
+        problems[0] if problems else "",
     )
 
 
@@ -176,8 +192,7 @@ async def measure(given: argparse.Namespace) -> list[Trial]:
 
     if given.url:
         return await against(given.url)
-    unlimited = {"MUSETALK_MAX_TALKERS": "1000", "MUSETALK_MAX_SESSIONS": "1000"}
-    async with serving(None, given.cache, **unlimited) as url:
+    async with serving(None, given.cache, **UNLIMITED) as url:
         return await against(url)
 
 
@@ -194,7 +209,11 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path("out/capacity_cache"))
     parser.add_argument("--output", type=Path, default=Path("out/capacity.json"))
     given = parser.parse_args()
-    found = asyncio.run(measure(given))
+    try:
+        found = asyncio.run(measure(given))
+    except (MuseTalkError, TimeoutError) as error:
+        Console(stderr=True).print(f"capacity: {error}", highlight=False)
+        return 1
     console = Console()
     for one in found:
         console.print(
@@ -204,8 +223,10 @@ def main() -> int:
             f"stalls {one.stalls:.1f} s, "
             f"viewers themselves {one.own_cpu:.2f} cores"
         )
+        if one.problem:
+            console.print(f"  the first that failed: {one.problem}", markup=False)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+    given.output.write_text(json.dumps([one.record() for one in found], indent=2) + "\n")
     last = found[-1]
     if not last.carried:
         who = f"{last.viewers} viewers with one who" if given.viewers else "one talker who"

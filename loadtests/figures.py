@@ -85,14 +85,19 @@ class Verdict:
     met: bool
 
 
-def judge(turns: Iterable[Turn], objectives: Objectives) -> list[Verdict]:
+def judge(
+    turns: Iterable[Turn], objectives: Objectives, kinds: Iterable[str] = ()
+) -> list[Verdict]:
     """Hold turns against objectives; what nobody measured is met only where nobody could.
 
     Args:
         turns: of a run; none at all is a failure.
         objectives: to meet.
+        kinds: of users that the run had: without a turn that was not refused it has not been
+            tested, however well the others fared.
     """
     given = [turn for turn in turns if not turn.refused]
+    silent = sorted(set(kinds) - {turn.kind for turn in given})
     failed = [turn for turn in given if turn.error]
     share = len(failed) / len(given) if given else 1.0
     verdicts = [
@@ -103,6 +108,9 @@ def judge(turns: Iterable[Turn], objectives: Objectives) -> list[Verdict]:
             share <= objectives.failures,
         )
     ]
+    if silent:
+        name = "kinds of users of which not one turn was taken"
+        verdicts.append(Verdict(name, ", ".join(silent), "none", False))
     shown = [turn for turn in given if turn.kind in ("live", "triton")]
     frames = sum(turn.frames for turn in shown)
     if shown:

@@ -16,16 +16,11 @@ import sys
 import time
 from typing import Final
 
-import socketio  # type: ignore[import-untyped]
-
 from loadtests.figures import Turn
-from loadtests.turns import REQUESTS, Speaker, refusal
+from loadtests.turns import BREAKS, REQUESTS, Speaker, refusal
 from loadtests.viewer import Viewer
 
 _RETRY_SECONDS: Final = 1.0
-_BREAKS: Final = (
-    *(socketio.exceptions.SocketIOError, OSError, TimeoutError, asyncio.TimeoutError, ValueError),
-)
 
 
 class Viewers:
@@ -62,13 +57,13 @@ class Viewers:
         await asyncio.gather(*(self.stop(number) for number in list(self._tasks)))
 
     async def _view(self, number: int) -> None:
-        """Join, take turns, and come back after a failure."""
+        """Join, take turns, and come back after a failure that leaves no session to go on with."""
         rng = random.Random(number)
         while True:
             try:
                 async with Viewer(self._url) as viewer:
                     await self._turns(Speaker(number, viewer, rng))
-            except _BREAKS as error:
+            except BREAKS as error:
                 await _failed(number, "join", error)
 
     async def _turns(self, speaker: Speaker) -> None:
@@ -76,12 +71,14 @@ class Viewers:
         while True:
             await asyncio.sleep(speaker.rng.uniform(*self._think))
             request = REQUESTS[number % len(REQUESTS)]
-            async with self._floor:
-                try:
-                    say_turn(await speaker.turn(request))
-                except ConnectionError as error:
-                    await _failed(speaker.number, request, error)
             number += 1
+            try:
+                async with self._floor:
+                    say_turn(await speaker.turn(request))
+            except BREAKS as error:
+                await _failed(speaker.number, request, error)
+                if refusal(error) is None:
+                    return
 
 
 def _unforeseen(number: int, task: asyncio.Task[None]) -> None:
@@ -91,7 +88,7 @@ def _unforeseen(number: int, task: asyncio.Task[None]) -> None:
 
 
 async def _failed(number: int, request: str, error: Exception) -> None:
-    told = refusal(error) if isinstance(error, ConnectionError) else None
+    told = refusal(error)
     words = f"{type(error).__name__}: {error}"
     say_turn(
         Turn(time.time(), number, "live", request, error=words, refused=told is not None),

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,22 +23,23 @@ from rich.console import Console
 from loadtests.figures import Objectives, Turn, Verdict, judge, read
 from loadtests.loopback_llm import loopback_llm
 from loadtests.machine import cpu_name
+from loadtests.ports import free_port
 from loadtests.report import write
 from loadtests.sampling import Sample, Sampler, read_samples
-from loadtests.service import serving
+from loadtests.service import UNLIMITED, serving
 from loadtests.shapes import SHAPES
 from loadtests.soak import drift, flat
+from loadtests.turns import TURN_SECONDS
 from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.inference import EmbeddedTriton
 from orchestrator.settings import settings
 
 LOCUSTFILE: Final = Path(__file__).parent / "locustfile.py"
 KINDS: Final = ("live", "triton", "grpc", "http", "video")
-ROOM: Final = "1000"
-"""Sessions and talkers that the started service admits unless ``--admission`` is given."""
 
-_FINISH_SECONDS: Final = 60
-"""That users get at the end for what they are at: the slow requests must be in the figures."""
+_FINISH_SECONDS: Final = math.ceil(TURN_SECONDS) + 10
+"""That users get at the end for what they are at: the slow requests must be in the figures, and a
+turn that never ends must have failed by then."""
 _ENDING_SECONDS: Final = 180
 
 
@@ -54,11 +55,10 @@ async def system(given: argparse.Namespace) -> AsyncIterator[tuple[dict[str, str
         triton = await stack.enter_async_context(EmbeddedTriton(settings().repository))
         addresses = {"MUSETALK_LOAD_TRITON": triton.grpc_address}
         if set(_kinds(given.mix)) != {"triton"}:
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                port = listener.getsockname()[1]
+            port = free_port()
             options = {"MUSETALK_TRITON": triton.grpc_address, "MUSETALK_GRPC_PORT": str(port)}
             if not given.admission:
-                options |= {"MUSETALK_MAX_TALKERS": ROOM, "MUSETALK_MAX_SESSIONS": ROOM}
+                options |= UNLIMITED
             llm = await stack.enter_async_context(loopback_llm())
             url = await stack.enter_async_context(serving(llm, given.cache, **options))
             addresses |= {
@@ -92,7 +92,8 @@ async def run(given: argparse.Namespace) -> int:
             await asyncio.gather(sampling, return_exceptions=True)
     samples = read_samples(sampled)
     turns = sorted(read(given.output / "turns.jsonl"), key=lambda turn: turn.at)
-    verdicts = judge(turns, Objectives(given.on_time, given.first_frame, given.failures))
+    objectives = Objectives(given.on_time, given.first_frame, given.failures)
+    verdicts = judge(turns, objectives, _kinds(given.mix))
     if given.shape == "soak":
         verdicts += _lasting(given, samples, turns)
     title = f"Load test: {what}, {psutil.cpu_count()} cores of {cpu_name()}"
@@ -101,12 +102,16 @@ async def run(given: argparse.Namespace) -> int:
         word = "met" if one.met else "MISSED"
         console.print(f"{word}: {one.name}: {one.found}, wanted {one.wanted}", highlight=False)
     console.print(f"report: {page}", highlight=False)
-    # Locust also fails for reasons of its own, a broken locustfile first of all.
-    return 0 if status == 0 and all(one.met for one in verdicts) else 1
+    met = all(one.met for one in verdicts)
+    if status and met:
+        # For a reason of its own: an error in a user, say.
+        log = given.output / "locust.log"
+        console.print(f"Locust ended with status {status}: see {log}", highlight=False)
+    return 0 if status == 0 and met else 1
 
 
 def _lasting(given: argparse.Namespace, samples: list[Sample], turns: list[Turn]) -> list[Verdict]:
-    """What a soak is judged by besides, from the time when all users were there."""
+    """What a soak is judged by besides."""
     verdicts = flat(samples)
     return verdicts + (drift(turns) if "live" in _kinds(given.mix) else [])
 
@@ -130,6 +135,11 @@ async def _locust(given: argparse.Namespace, addresses: dict[str, str]) -> int:
         locust = await _started(given, words, {**addresses, **environment})
     try:
         status = await asyncio.wait_for(locust.wait(), given.seconds + _ENDING_SECONDS)
+    except (TimeoutError, asyncio.TimeoutError) as error:
+        raise SetupError(
+            f"Locust did not end within {_ENDING_SECONDS} s of its last second",
+            remedy=f"see {log}",
+        ) from error
     finally:
         if locust.returncode is None:
             locust.kill()

@@ -36,8 +36,9 @@ def option(name: str, default: str) -> str:
     return os.environ.get(f"MUSETALK_LOAD_{name}", default)
 
 
+MIX = option("MIX", "live").split(",")
 CHOSEN: list[type[User]] = []
-for part in option("MIX", "live").split(","):
+for part in MIX:
     kind, _, weight = part.partition(":")
     KINDS[kind].weight = int(weight or 1)
     CHOSEN.append(KINDS[kind])
@@ -65,7 +66,7 @@ def verdict(environment: Environment, **_: Any) -> None:
         float(option("FIRST_FRAME", "1.5")),
         float(option("FAILURES", "0")),
     )
-    found = judge(RECORD.turns, objectives)
+    found = judge(RECORD.turns, objectives, (part.partition(":")[0] for part in MIX))
     for one in found:
         words = "met" if one.met else "MISSED"
         print(f"{words}: {one.name}: {one.found}, wanted {one.wanted}", flush=True)  # noqa: T201 -- its report

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import httpx
 
 from loadtests.loopback_llm import LoopbackLlm
 from loadtests.ports import free_port
+from orchestrator.processes import end_process
+
+UNLIMITED: Final = {"MUSETALK_MAX_TALKERS": "1000", "MUSETALK_MAX_SESSIONS": "1000"}
+"""Options of a service whose admission control refuses nobody."""
+
+_STOP_SECONDS: Final = 60.0
 
 
 @asynccontextmanager
@@ -53,4 +61,6 @@ async def serving(llm: LoopbackLlm | None, cache: Path, **options: str) -> Async
     finally:
         if process.returncode is None:
             process.terminate()
-            await asyncio.wait_for(process.wait(), 60)
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            await end_process(process)  # if it hangs: its Triton ends with it

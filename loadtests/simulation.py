@@ -31,6 +31,8 @@ import simpy
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.pace import late_frames
+
 FPS = 25
 AHEAD = 1.5
 """Seconds that live rendering may be ahead of what is shown (design.md, section 6)."""
@@ -213,7 +215,7 @@ class Crowd:
                 self.seen.starts.append(self.env.now - began)
             # Frames that come too late are replaced on screen; the others keep their time.
             behind = self.env.now - (shown_from + asked / FPS)
-            self.seen.late += min(frames, max(0, math.ceil(behind * FPS - 1e-9)))
+            self.seen.late += min(frames, late_frames(behind, FPS))
             self.seen.frames += frames
             asked += frames
         if self.paced:

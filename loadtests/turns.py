@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, Final
+
+import socketio  # type: ignore[import-untyped]
 
 from loadtests.figures import Turn
 from loadtests.received import parse
@@ -24,7 +27,13 @@ SENTENCES: Final = (
 )
 REQUESTS: Final = ("say", "speech", "ask", "interrupt")
 
-_TURN_SECONDS: Final = 120.0
+BREAKS: Final = (
+    *(socketio.exceptions.SocketIOError, OSError, TimeoutError, asyncio.TimeoutError, ValueError),
+)
+"""What a viewer's turn, its coming and its going can fail with."""
+TURN_SECONDS: Final = 50.0
+"""Of about ten seconds of speech: a turn that takes longer has failed."""
+
 _TONE_SECONDS: Final = 2.0
 _PIECE: Final = 32_000
 _HEARD_SECONDS: Final = 1.0
@@ -52,8 +61,16 @@ class Speaker:
 
         Raises:
             ConnectionError: it was refused, or the connection broke.
+            socketio.exceptions.SocketIOError: the service does not answer.
             TimeoutError: it does not end.
+            ValueError: its sound cannot be decoded.
         """
+        try:
+            return await asyncio.wait_for(self._turn(request), TURN_SECONDS)
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise TimeoutError(f"the turn did not end within {TURN_SECONDS:g} s") from error
+
+    async def _turn(self, request: str) -> Turn:
         viewer = self.viewer
         viewer.forget()
         word = f"Number {self.number}."
@@ -66,8 +83,8 @@ class Speaker:
         figures: dict[str, float] = {}
         if request == "interrupt":
             figures["time_to_silence"] = await self._interrupted()
-        report = await viewer.performance(turn, _TURN_SECONDS)
-        await viewer.idle_again(turn, _TURN_SECONDS)
+        report = await viewer.performance(turn, TURN_SECONDS)
+        await viewer.idle_again(turn, TURN_SECONDS)
         spoken = [media for media in viewer.media if media.kind == "speech"]
         if not spoken or (errors := viewer.of("error", turn)):
             why = str(errors[0]["message"]) if spoken else "nothing was spoken"
@@ -82,10 +99,11 @@ class Speaker:
             marker, offset = await own_tone(viewer, spoken, frequency(self.number))
             figures |= {} if offset is None else {"sound_offset": offset}
         elif request != "interrupt":
+            # Of any turn: another viewer's words would come under another one than this.
             said = " ".join(
-                line["text"] for line in viewer.of("transcript", turn) if line["role"] == "avatar"
+                line["text"] for line in viewer.of("transcript") if line["role"] == "avatar"
             )
-            marker = word in said
+            marker = set(re.findall(r"Number \d+\.", said)) == {word}
         frames = int(report["frames"])
         # A frame is late when the server put an older mouth in its place, or the player waited.
         late = int(report["frames_late"]) + math.ceil(sum(m.waited for m in spoken) * fps - 0.5)
@@ -113,7 +131,7 @@ class Speaker:
         def spoken() -> Received | None:
             return next((media for media in viewer.media if media.kind == "speech"), None)
 
-        first = await viewer.until(spoken, _TURN_SECONDS)
+        first = await viewer.until(spoken, TURN_SECONDS)
         await asyncio.sleep(max(0.0, first.start - viewer.position) + _HEARD_SECONDS)
         began = time.monotonic()
         answer = await viewer.call("interrupt")
@@ -159,7 +177,7 @@ async def own_tone(
     return heard.only(hertz), sounding.start / TICKS + heard.onset - spoken[0].start
 
 
-def refusal(error: ConnectionError) -> dict[str, Any] | None:
+def refusal(error: Exception) -> dict[str, Any] | None:
     """What admission control answered, if that is what an error is about."""
-    told = error.args[0] if error.args else None
+    told = error.args[0] if isinstance(error, ConnectionError) and error.args else None
     return told if isinstance(told, dict) and "retry_after" in told else None

@@ -12,6 +12,7 @@ import tritonclient.grpc as triton
 from locust import User, task
 
 from loadtests.figures import Turn
+from loadtests.pace import Pace
 from loadtests.users.record import RECORD
 
 FPS = 25
@@ -32,7 +33,7 @@ class TritonUser(User):
         self.client = triton.InferenceServerClient(os.environ["MUSETALK_LOAD_TRITON"])
         rng = np.random.default_rng(self.number)
         self.parts = [self._inputs(rng, size) for size in (MAX_BATCH, CHUNK - MAX_BATCH)]
-        self.due = time.perf_counter()
+        self.pace = Pace(time.perf_counter(), CHUNK, FPS)
 
     def _inputs(self, rng: np.random.Generator, size: int) -> list[Any]:
         inputs = []
@@ -56,12 +57,12 @@ class TritonUser(User):
                 self.client.infer("lipsync", inputs, client_timeout=30)
         except triton.InferenceServerException as failure:
             error = str(failure)
-        seconds = time.perf_counter() - start
-        late = CHUNK if seconds > PERIOD else 0
-        figures = {"lipsync": seconds, "real_time_factor": seconds / PERIOD}
+        now = time.perf_counter()
+        frames, late = self.pace.answered(now)
+        late = frames if error else late
+        figures = {"lipsync": now - start, "real_time_factor": (now - start) / PERIOD}
         RECORD.add(
             self.environment,
-            Turn(time.time(), self.number, "triton", "chunk", CHUNK, late, figures, error=error),
+            Turn(time.time(), self.number, "triton", "chunk", frames, late, figures, error=error),
         )
-        self.due = max(self.due + PERIOD, time.perf_counter())
-        time.sleep(max(0.0, self.due - time.perf_counter()))
+        time.sleep(max(0.0, self.pace.due - now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from loadtests import capacity, old_way
 from loadtests.capacity import Trial, search, trial
 from loadtests.loopback_llm import loopback_llm
+from loadtests.ports import free_port
 from loadtests.service import serving
 from orchestrator.errors import SetupError
 
@@ -42,6 +44,13 @@ def test_a_trial_with_a_failed_turn_is_not_carried() -> None:
     assert not Trial(1, 1, 1.0, 100, 1.0, 0.0, 0.5, 1, 0.0, 0.1).carried
     assert not Trial(1, 1, 1.0, 100, 0.98, 0.0, 0.5, 0, 0.0, 0.1).carried
     assert not Trial(1, 1, 1.0, 100, 1.0, 0.0, 1.6, 0, 0.0, 0.1).carried
+
+
+async def test_a_crowd_that_cannot_even_join_is_not_carried_and_says_why() -> None:
+    found = await trial(f"http://127.0.0.1:{free_port()}", 2, 0.1)
+    assert not found.carried and found.failed == 2
+    assert "could not join or leave" in found.problem
+    assert json.loads(json.dumps(found.record(), allow_nan=False))["first_frame_p95"] is None
 
 
 @pytest.mark.triton

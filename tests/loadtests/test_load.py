@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from loadtests import load
+from orchestrator.errors import SetupError
+
 ROOT = Path(__file__).parent.parent.parent
 
-pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timeout(300)]
+
+def real_run(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.triton(pytest.mark.slow(pytest.mark.timeout(300)(test)))
 
 
 def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +40,27 @@ def turns(tmp_path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (tmp_path / "load" / "turns.jsonl").open()]
 
 
+async def test_a_locust_that_hangs_is_ended_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[asyncio.subprocess.Process] = []
+
+    async def hangs(*_: object) -> asyncio.subprocess.Process:
+        started.append(await asyncio.create_subprocess_exec("sleep", "60"))
+        return started[0]
+
+    monkeypatch.setattr(load, "_started", hangs)
+    monkeypatch.setattr(load, "_ENDING_SECONDS", 0)
+    given = argparse.Namespace(
+        **dict.fromkeys(("mix", "shape", "users", "on_time", "first_frame", "failures"), 1),
+        **{"seconds": 0.1, "think": (0, 1), "speaking": 0, "output": tmp_path},
+    )
+    with pytest.raises(SetupError, match=r"did not end .*locust\.log"):
+        await load._locust(given, {})
+    assert started[0].returncode
+
+
+@real_run
 def test_an_impossible_objective_fails_the_run(tmp_path: Path) -> None:
     found = run(
         tmp_path,
@@ -44,6 +73,7 @@ def test_an_impossible_objective_fails_the_run(tmp_path: Path) -> None:
     assert turns(tmp_path)
 
 
+@real_run
 def test_every_kind_of_user_gets_what_it_asks_for(tmp_path: Path) -> None:
     """The objectives are those of a machine that other tests use too; cross-talk is as always."""
     found = run(

@@ -42,6 +42,16 @@ def test_a_run_in_which_nothing_happened_fails() -> None:
     assert "frames on time" in missed(replace(GOOD, frames=0, late=0))
 
 
+def test_a_kind_of_users_that_was_asked_for_and_never_heard_of_fails() -> None:
+    other = Turn(0.0, 0, "http", "speak")
+    for turns in ([other], [other, replace(GOOD, error="full", refused=True)]):
+        verdicts = judge(turns, Objectives(), ["live", "http"])
+        assert [(one.name, one.found) for one in verdicts if not one.met] == [
+            ("kinds of users of which not one turn was taken", "live")
+        ]
+    assert all(one.met for one in judge([other, GOOD], Objectives(), ["live", "http"]))
+
+
 def test_turns_survive_the_file(tmp_path: Path) -> None:
     path = tmp_path / "turns.jsonl"
     path.write_text(GOOD.line() + "\n")
