@@ -6,11 +6,12 @@ ffmpeg are programs. The service's health routes use none of this.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,11 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.api.keys import KeyFile, keys_path
 from orchestrator.errors import MuseTalkError
+from orchestrator.inference import connect
 from orchestrator.inference.distribution import find_distribution
+from orchestrator.listening import check_loopback, listen
 from orchestrator.settings import Settings
 from orchestrator.speech.ffmpeg import ffmpeg_path
 from orchestrator.speech.piper import find_voice
@@ -33,6 +37,7 @@ State = Literal["ok", "note", "missing"]
 PROGRAM_TIMEOUT = 5.0
 MIN_FREE_GB = 2.0
 MIN_MEMORY_GB = 4.0
+NEEDED_MODELS = ("whisper_encoder", "vae_encoder", "lipsync")
 _BUILD = "musetalk export build --checkpoint DIR --repository DIR"
 
 
@@ -118,15 +123,23 @@ def check_ffmpeg(_: Settings) -> Finding:
     return Finding("ffmpeg", "ok", path)
 
 
+async def _lacking_models(settings: Settings) -> list[str]:
+    """What every reply needs and the settings' Triton does not serve."""
+    async with connect(settings) as inference:
+        return [name for name in NEEDED_MODELS if not await inference.has_model(name)]
+
+
 def check_triton(settings: Settings) -> Finding:
-    """The embedded server's files, or the address of another server."""
+    """The embedded server's files, or what another server answers."""
     if settings.triton is not None:
-        host, _, port = settings.triton.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=2).close()
-        except (OSError, ValueError) as error:
-            return Finding("Triton", "missing", f"{settings.triton}: {error}", "start that server")
-        return Finding("Triton", "ok", f"{settings.triton} accepts connections")
+            lacking = asyncio.run(_lacking_models(settings))
+        except MuseTalkError as error:
+            return Finding("Triton", "missing", error.message, error.remedy)
+        if lacking:
+            text = f"{settings.triton} does not serve {', '.join(lacking)}"
+            return Finding("Triton", "missing", text, "check that server's model repository")
+        return Finding("Triton", "ok", f"{settings.triton} serves the models")
     try:
         distribution = find_distribution()
     except MuseTalkError as error:
@@ -178,19 +191,23 @@ def check_speech(settings: Settings) -> Finding:
 
 
 def check_port(settings: Settings) -> Finding:
-    """The port of the service."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            return Finding(
-                "port",
-                "missing",
-                f"{settings.host}:{settings.port}: {error.strerror}",
-                "stop what uses it, or set MUSETALK_PORT",
-            )
-    return Finding("port", "ok", f"{settings.host}:{settings.port} is free")
+    """The ports of the service, and whether it may listen on that address."""
+    ports = {"MUSETALK_PORT": settings.port, "MUSETALK_GRPC_PORT": settings.grpc_port}
+    try:
+        check_loopback(settings.host, keys=bool(KeyFile(keys_path(settings)).keys()))
+    except MuseTalkError as error:
+        return Finding("port", "missing", error.message, error.remedy)
+    with contextlib.ExitStack() as opened:  # all at once: two of them may be the same
+        for variable, port in ports.items():
+            if port is None:
+                continue
+            try:
+                opened.enter_context(listen(settings.host, port))
+            except MuseTalkError as error:
+                remedy = f"stop what uses it, or set {variable}"
+                return Finding("port", "missing", error.message, remedy)
+    free = " and ".join(str(port) for port in ports.values() if port is not None)
+    return Finding("port", "ok", f"{free} of {settings.host}, free")
 
 
 def check_disk(settings: Settings) -> Finding:

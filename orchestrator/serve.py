@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
@@ -18,9 +16,10 @@ from orchestrator.api.admission import Admission
 from orchestrator.api.http import Service, create_app
 from orchestrator.api.keys import KeyFile, keys_path
 from orchestrator.api.rpc.server import serve_rpc
-from orchestrator.errors import MuseTalkError, SetupError, UsageError
+from orchestrator.errors import MuseTalkError
 from orchestrator.jobs.opening import open_videos
 from orchestrator.jobs.videos import VideoJobs
+from orchestrator.listening import check_loopback, listen
 from orchestrator.logs import setup_logging
 from orchestrator.rendering.library import open_library
 from orchestrator.rendering.renderer import Renderer, open_renderer
@@ -64,27 +63,6 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def check_loopback(host: str, *, keys: bool) -> None:
-    """Refuse to be reachable from elsewhere without API keys.
-
-    Args:
-        host: address to listen on.
-        keys: whether there are API keys.
-
-    Raises:
-        UsageError: ``host`` is not a loopback address, and there are none.
-    """
-    if host == "localhost" or keys:
-        return
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    raise UsageError(
-        f"{host} is reachable from other machines, and the service has no API keys",
-        remedy="make one with musetalk keys add NAME, or use --host 127.0.0.1",
-    )
-
-
 class _Server(uvicorn.Server):
     """uvicorn that leaves the signals to ``_serve``, which stops more than the web server."""
 
@@ -110,7 +88,7 @@ async def _serve(settings: Settings) -> None:
         timeout_graceful_shutdown=round(settings.drain_seconds),
     )
     server = _Server(config)
-    listener = _listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     LOG.info("listening on %s; Triton and the default avatar are being made ready", address)
     drained = asyncio.Event()
@@ -215,19 +193,3 @@ def _signals(server: uvicorn.Server) -> Iterator[asyncio.Event]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Open the port.
-
-    Raises:
-        SetupError: it is taken or may not be opened.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise SetupError(
-            f"port {port} of {host} cannot be opened: {error.strerror}",
-            remedy="choose another one with --port",
-        ) from error

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
 
 from loadtests.ports import free_port
 from orchestrator import doctor
@@ -87,13 +96,44 @@ def test_a_repository_without_ears(settings: Settings, repository: Path) -> None
     assert "whisper_encoder" in doctor.check_repository(settings).text
 
 
-def test_an_external_triton_needs_no_repository(settings: Settings) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        there = change(
-            settings, triton=f"127.0.0.1:{server.getsockname()[1]}", repository=Path("/nowhere")
-        )
+class FakeTriton(GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Ready, with these models."""
+
+    def __init__(self, models: tuple[str, ...]) -> None:
+        self._models = models
+
+    def ServerReady(self, request: object, context: object) -> pb.ServerReadyResponse:  # noqa: N802
+        return pb.ServerReadyResponse(ready=True)
+
+    def ModelReady(  # noqa: N802
+        self, request: pb.ModelReadyRequest, context: object
+    ) -> pb.ModelReadyResponse:
+        return pb.ModelReadyResponse(ready=request.name in self._models)
+
+
+@contextlib.contextmanager
+def fake_triton(*models: str) -> Iterator[int]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_GRPCInferenceServiceServicer_to_server(FakeTriton(models), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ipv4:127.0.0.1:{}", "dns:///localhost:{}"])
+def test_an_external_triton_needs_no_repository(settings: Settings, address: str) -> None:
+    with fake_triton(*doctor.NEEDED_MODELS, "face_parsing") as port:
+        there = change(settings, triton=address.format(port), repository=Path("/nowhere"))
         assert doctor.check_triton(there).state == "ok"
         assert doctor.check_repository(there).state == "ok"
+
+
+def test_an_external_triton_with_other_models(settings: Settings) -> None:
+    with fake_triton("lipsync", "vae_encoder") as port:
+        finding = doctor.check_triton(change(settings, triton=f"127.0.0.1:{port}"))
+    assert finding.state == "missing"
+    assert "whisper_encoder" in finding.text and "lipsync" not in finding.text
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:port"])
@@ -101,6 +141,12 @@ def test_an_external_triton_that_does_not_answer(settings: Settings, address: st
     finding = doctor.check_triton(change(settings, triton=address))
     assert finding.state == "missing"
     assert address in finding.text
+
+
+def test_an_external_server_that_is_no_triton(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert doctor.check_triton(change(settings, triton=address)).state == "missing"
 
 
 def test_the_embedded_triton_says_what_it_lacks(
@@ -118,6 +164,29 @@ def test_a_taken_port(settings: Settings) -> None:
         finding = doctor.check_port(change(settings, port=server.getsockname()[1]))
     assert finding.state == "missing"
     assert "MUSETALK_PORT" in finding.remedy
+
+
+def test_a_taken_port_of_grpc(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        finding = doctor.check_port(change(settings, grpc_port=server.getsockname()[1]))
+    assert finding.state == "missing"
+    assert "MUSETALK_GRPC_PORT" in finding.remedy
+    same = doctor.check_port(change(settings, grpc_port=settings.port))
+    assert same.state == "missing"
+
+
+def test_ports_of_ipv6(settings: Settings) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    assert doctor.check_port(change(settings, host="::1")).state == "ok"
+
+
+def test_an_address_for_others_needs_keys(settings: Settings) -> None:
+    finding = doctor.check_port(change(settings, host="0.0.0.0"))
+    assert finding.state == "missing"
+    assert "musetalk keys add" in finding.remedy
 
 
 def test_speech_needs_a_voice_or_a_key(settings: Settings, tmp_path: Path) -> None:
