@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from orchestrator.api.access import owner_of
@@ -186,10 +188,7 @@ async def _receive(request: Request, library: Library, owner: str, limit: int) -
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise HTTPException(415, "send multipart/form-data with file, name and consent")
-    async with (
-        limited(request, limit + _FORM_OVERHEAD).form(max_files=1, max_fields=4) as form,
-        library.upload() as target,
-    ):
+    async with _form(request, limit) as form, library.upload() as target:
         file, name, consent = form.get("file"), form.get("name"), form.get("consent")
         if not isinstance(file, UploadFile):
             raise UsageError("the form has no file in its field file")
@@ -205,6 +204,21 @@ async def _receive(request: Request, library: Library, owner: str, limit: int) -
             name=name,
             consent=consent if isinstance(consent, str) else "",
         )
+
+
+@asynccontextmanager
+async def _form(request: Request, limit: int) -> AsyncIterator[FormData]:
+    try:
+        form = await limited(request, limit + _FORM_OVERHEAD).form(max_files=1, max_fields=4)
+    except HTTPException as error:
+        if error.status_code != 413:
+            raise
+        told = f"the file is larger than {limit / (1 << 20):.3g} MB; 10 s of video are plenty"
+        raise HTTPException(413, told, error.headers) from error
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def _copy(file: UploadFile, target: Path) -> None:

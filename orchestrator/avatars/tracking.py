@@ -136,13 +136,13 @@ def track(jpegs: Sequence[bytes], progress: Callable[[float], None] = lambda _: 
         if followed is not None:
             candidate = find_landmarks(frame, followed)
             box = face_box(candidate)
-            if is_turned_away(frame, followed, candidate):  # presence may be low as well
+            narrow = box[2] - box[0] < MIN_FACE
+            away = is_turned_away(frame, followed, candidate)  # presence may be low as well
+            if narrow and (away or candidate.presence >= MIN_PRESENCE):
+                small += 1  # so few pixels do not show where a head looks
+            elif away:
                 turned += 1
-            elif candidate.presence < MIN_PRESENCE:
-                pass
-            elif box[2] - box[0] < MIN_FACE:
-                small += 1
-            else:
+            elif candidate.presence >= MIN_PRESENCE:
                 current = last = candidate
         landmarks.append(current)
         progress((index + 1) / len(jpegs))
@@ -158,9 +158,15 @@ def track(jpegs: Sequence[bytes], progress: Callable[[float], None] = lambda _: 
         whole.append(whole[-1] if item is None else item)
     notes = []
     if several:
-        notes.append(f"several faces in {several} of {len(jpegs)} frames: the largest was taken")
+        where = f"{several} of {len(jpegs)} frames" if len(jpegs) > 1 else "the picture"
+        notes.append(f"several faces in {where}: the largest was taken")
     if not found_in_part.all():
         notes.append(f"{int((~found_in_part).sum())} frames without a usable face were bridged")
-    if len(part) < len(jpegs):
-        notes.append(f"{len(jpegs) - len(part)} frames without a usable face were left out")
+    if left := len(jpegs) - len(part):
+        notes.append(
+            f"{left} frames without a usable face were left out"
+            if usable.sum() == found_in_part.sum()
+            else f"{left} frames were left out: the face was not to be seen all the time, and the"
+            " longest part was taken"
+        )
     return Track(start, final_boxes(boxes, width, height), tuple(whole), tuple(notes))

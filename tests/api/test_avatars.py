@@ -251,6 +251,7 @@ async def test_a_long_film_and_a_large_body_are_refused(
     assert answer.status_code == 422 and "longer than 4 s" in answer.json()["detail"]
     answer = await upload(client, b"\xff\xd8\xff" + b"x" * 3_000_000)
     assert answer.status_code == 413
+    assert "the file is larger than 1.91 MB" in answer.json()["detail"]
     assert files_in(settings.cache_dir) == []
 
 

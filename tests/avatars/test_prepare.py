@@ -46,7 +46,11 @@ async def test_a_picture(
     assert (y0 + y1) // 2 - 12 <= mask.y0 and mask.y1 <= y1 + 20
     assert np.abs(avatar.frame(0).astype(int) - photograph).mean() < 1.5
     assert avatar.metadata["consent"] == "a test"
-    assert contact_sheet(avatar).shape[2] == 3
+    sheet = contact_sheet(avatar)
+    assert sheet.shape == (960, 960, 3), "a single picture is shown larger"
+    scale = 960 / 640
+    edge = sheet[round((y0 + 20) * scale) : round((y1 - 20) * scale), round(x0 * scale)]
+    assert np.all(edge.astype(int)[:, 1] > edge[:, 0] + 100), "the box is drawn in plain green"
 
 
 async def test_exif_rotation_is_undone(

@@ -52,6 +52,23 @@ def test_a_face_turned_away_is_refused(photograph: U8, monkeypatch: pytest.Monke
         track([encode(photograph)])
 
 
+def test_a_face_of_a_few_pixels_is_called_small_not_turned(photograph: U8) -> None:
+    for size in (48, 64, 80, 100, 140):
+        tiny = np.asarray(cv2.resize(photograph, (size, size), interpolation=cv2.INTER_AREA))
+        with pytest.raises(AvatarError, match="too small"):
+            track([encode(tiny)])
+
+
+def test_notes_count_what_was_left_out_and_why(photograph: U8) -> None:
+    hidden = np.full_like(photograph, 200)
+    gap = [encode(frame) for frame in (*[photograph] * 3, *[hidden] * 13, *[photograph] * 2)]
+    found = track(gap)
+    assert (found.start, len(found.boxes)) == (0, 3)
+    (note,) = found.notes
+    assert note.startswith("15 frames were left out"), "two of them show the face"
+    assert "without a usable face" not in note
+
+
 def test_the_face_of_the_photograph_is_not_turned(photograph: U8) -> None:
     assert abs(find_landmarks(photograph, detect(photograph)[0]).turn) < 0.15
 

@@ -64,7 +64,7 @@ async def test_an_avatar_is_added_listed_shown_and_removed(
     status, printed, said = await musetalk("add", str(picture), "--name", "eileen", *CONSENT)
     assert status == 0, said
     assert "eileen: 1 frames of 1040x640" in printed
-    assert "note: several faces in 1 of 1 frames: the largest was taken" in printed
+    assert "note: several faces in the picture: the largest was taken" in printed
     assert "100%" in said
 
     status, printed, _ = await musetalk("list")
