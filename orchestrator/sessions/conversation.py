@@ -7,14 +7,17 @@ import hmac
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Final, Protocol
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Protocol
 
 from orchestrator.replies.responder import Message
 
 _MESSAGES: Final = 40
 _CHARS: Final = 16_000
 _KEPT: Final = 1000
+
+_ROUNDING: Final = 1e-3
+"""Seconds by which two sums of the same frames may differ, far less than one of them."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,15 @@ class Conversation:
 
     @classmethod
     def from_json(cls, data: bytes) -> Conversation:
-        """From a store.
+        """From a store; what a newer version keeps besides is left out.
 
         Raises:
             ValueError: it is none.
         """
         try:
             values = json.loads(data)
-            history = tuple(Message(**message) for message in values.pop("history"))
-            return cls(**values, history=history)
+            history = tuple(Message(**_known(Message, said)) for said in values.pop("history"))
+            return cls(**_known(cls, values), history=history)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"this is no conversation: {error}") from error
 
@@ -131,7 +134,9 @@ def heard(sentences: Sequence[Spoken], position: float) -> str:
     """
     parts: list[str] = []
     for sentence in sentences:
-        if sentence.end <= position:
+        if not sentence.text:
+            continue  # the viewer's own speech: nobody wrote down what it says
+        if sentence.end <= position + _ROUNDING:
             parts.append(sentence.text)
             continue
         share = (position - sentence.start) / (sentence.end - sentence.start)
@@ -140,6 +145,11 @@ def heard(sentences: Sequence[Spoken], position: float) -> str:
             parts.append(f"{cut}…")
         break
     return " ".join(parts)
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def hash_token(token: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from orchestrator.replies.responder import Message
@@ -30,6 +32,16 @@ def test_what_was_heard(position: float, words: str) -> None:
     assert heard(REPLY, position) == words
 
 
+@pytest.mark.parametrize(("fps", "batch"), [(25, 8), (25, 4), (15, 2)])
+def test_a_reply_that_was_heard_to_its_end_is_remembered_whole(fps: int, batch: int) -> None:
+    for first in range(0, 3000, 61):
+        start = position = first / fps
+        for _ in range(first % 17 + 5):  # as the playout counts: piece by piece
+            position += batch / fps
+        end = start + (first % 17 + 5) * batch / fps
+        assert heard([Spoken("Good day to you.", start, end)], position) == "Good day to you."
+
+
 def conversation() -> Conversation:
     return Conversation("id", hash_token("secret"), "amara", "quality", "fr")
 
@@ -38,6 +50,13 @@ def test_it_survives_a_store() -> None:
     talked = conversation().with_message(Message("user", "Ça va ?"))
     assert Conversation.from_json(talked.to_json()) == talked
     assert b"secret" not in talked.to_json()
+
+
+def test_what_a_newer_version_keeps_besides_does_no_harm() -> None:
+    talked = conversation().with_message(Message("user", "Hello?"))
+    values = json.loads(talked.to_json())
+    values["mood"] = values["history"][0]["tone"] = "new"
+    assert Conversation.from_json(json.dumps(values).encode()) == talked
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"history": 3}', b"\xff"])
