@@ -73,8 +73,7 @@ class Listener:
             MediaError: half a sample, or too much speech for one turn.
             OverloadedError: the speech comes faster than it is shown.
         """
-        if len(audio) % 2:
-            raise MediaError("the audio has half a sample", remedy="send pcm_s16le")
+        require_samples(audio)
         pcm = np.frombuffer(audio, "<i2").astype(np.int16)
         total = self._first + len(self._pcm) + len(pcm)
         if total > self._most:
@@ -146,6 +145,16 @@ class Listener:
         keep = max(0, stop - LOOK_BACK)
         self._pcm, self._first = self._pcm[keep - self._first :], keep
         return Part("", Utterance(pcm, sound, 0.0 if last else None, 0.0), features)
+
+
+def require_samples(audio: bytes) -> None:
+    """Refuse what cannot be PCM s16le.
+
+    Raises:
+        MediaError: it ends in the middle of a sample.
+    """
+    if len(audio) % 2:
+        raise MediaError("the audio has half a sample", remedy="send pcm_s16le")
 
 
 def _is_silent(pcm: I16) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.errors import MuseTalkError
+from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.rendering.tasks import end, within
 from orchestrator.sessions.outbox import MediaMessage, Outbox
 from orchestrator.sessions.playhead import Playhead
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
+
+LOG: Final = logging.getLogger("musetalk.sessions")
 
 AHEAD: Final = 0.9
 """Seconds of speech at most that are made before they are shown, beside one piece."""
@@ -89,12 +92,14 @@ class Playout:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
-        self._failure: Exception | None = None
+        self._furthest = (0.0, self._clock())
+        self._failure: MuseTalkError | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to make media; it is sent when a client is connected."""
         self._task = asyncio.create_task(self._run(), name="playout")
+        self._task.add_done_callback(_log_end)
 
     async def close(self) -> None:
         """Stop, and close the media."""
@@ -108,6 +113,13 @@ class Playout:
     def position(self) -> float:
         """Where the viewer's player is, in seconds."""
         return self.playhead.now(self._clock())
+
+    def halted(self) -> float:
+        """Seconds since the player was seen further on than ever before; to be asked often."""
+        now = self._clock()
+        if (position := self.playhead.now(now)) > self._furthest[0]:
+            self._furthest = position, now
+        return now - self._furthest[1]
 
     @property
     def broken(self) -> bool:
@@ -159,6 +171,7 @@ class Playout:
 
     def expect_speech(self) -> None:
         """A turn was asked for: start what its media needs."""
+        self._failure = None  # of the turn before it, or of idle video
         self._media.prepare()
 
     def place(self) -> int:
@@ -207,8 +220,10 @@ class Playout:
         """
         self._finishing = True
         self._wake.set()
-        await self._until(lambda: not self._pieces and not self._speaking)
-        self._finishing = False
+        try:
+            await self._until(lambda: not self._pieces and not self._speaking)
+        finally:
+            self._finishing = False
         return self._speech_end
 
     async def played(self, position: float) -> None:
@@ -356,7 +371,9 @@ class Playout:
 
     async def _recover(self, error: Exception) -> None:
         """After a failure: no speech, and a timeline that goes on."""
-        self._failure = error
+        LOG.error("the media of a session failed: %s", str(error) or type(error).__name__)
+        failed = SetupError("the media of the session failed", remedy="try again")
+        self._failure = error if isinstance(error, MuseTalkError) else failed
         self._pieces.clear()
         self._speaking = self._finishing = False
         if self._cut is not None:
@@ -370,3 +387,8 @@ class Playout:
     def _push(self, fragments: Sequence[Fragment]) -> None:
         for fragment in fragments:
             self.outbox.push(fragment.kind, fragment.data, fragment.start, fragment.duration)
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOG.error("a session can make no more media and ends", exc_info=error)

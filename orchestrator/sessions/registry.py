@@ -40,6 +40,9 @@ RESUME_SECONDS: Final = 30.0
 TURN_SECONDS: Final = 5.0
 """For how long its turn does: a talker's place is not kept for somebody who may never return."""
 
+HALT_SECONDS: Final = 30.0
+"""For how long a turn waits for a player that does not move: paused, or never confirming."""
+
 _SWEEP_SECONDS: Final = 1.0
 _DRAIN_POLL_SECONDS: Final = 0.05
 
@@ -171,16 +174,18 @@ class Sessions:
         if stored is not None:
             self._check(stored, request.token)
         limit = self._shared.settings.max_sessions
-        if self._closed:
-            raise StoppingError("this server is about to stop", remedy="join again")
+        self._require_open()
         if len(self._sessions) + self._joining >= limit:
             self._shared.telemetry.live.refusals.inc()
             raise OverloadedError(f"there are {limit} sessions already", remedy="try again later")
         self._joining += 1
         try:
-            session, token = await self._make(request, stored)
+            made = await self._make(request, stored)
         finally:
             self._joining -= 1
+        if made is None:
+            return await self.join(request, client)
+        session, token = made
         try:
             await session.attach(client, None)
             session.start_media()
@@ -220,25 +225,36 @@ class Sessions:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """End turns, then sessions, whose client does not come back, again and again."""
+        """End turns, then sessions, whose viewer is gone or does not look, again and again."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            now = time.monotonic()
             for session in [*self._sessions.values()]:
-                away = 0.0 if session.away_since is None else now - session.away_since
-                if session.broken or away > RESUME_SECONDS:
-                    await self._end(session)
-                elif away > TURN_SECONDS:
-                    try:
-                        await session.interrupt()
-                    except TimeoutError:
-                        LOG.exception("session %s: its turn does not end", session.id[:6])
+                try:
+                    await self._tidy(session)
+                except Exception:
+                    LOG.exception("session %s: it, or its turn, does not end", session.id[:6])
+
+    async def _tidy(self, session: Session) -> None:
+        away = 0.0 if session.away_since is None else time.monotonic() - session.away_since
+        if session.broken or away > RESUME_SECONDS:
+            await self._end(session)
+        elif away > TURN_SECONDS:
+            await session.interrupt()
+        elif session.halted > HALT_SECONDS:
+            await session.give_up()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoppingError("this server is about to stop", remedy="join again")
 
     def _check(self, conversation: Conversation, token: str | None) -> None:
         if token is None or not conversation.allows(token):
             raise NotFoundError("there is no such session with this token")
 
-    async def _make(self, request: JoinRequest, stored: Conversation | None) -> tuple[Session, str]:
+    async def _make(
+        self, request: JoinRequest, stored: Conversation | None
+    ) -> tuple[Session, str] | None:
+        """A session and its token; None if another connection made it in the meantime."""
         profile = find_profile(request.profile or (stored.profile if stored else None))
         language = request.language or (stored.language if stored else "en")
         if language not in LANGUAGES:
@@ -261,6 +277,10 @@ class Sessions:
             stored.history if stored else (),
         )
         media = await self._make_media(avatar, profile)
+        if self._closed or conversation.id in self._sessions:
+            await media.close()
+            self._require_open()
+            return None
         session = Session(conversation, avatar, profile, media, self._shared)
         self._sessions[session.id] = session
         LOG.info("session %s: begins, %s, %s", session.id[:6], avatar.name, profile.name)

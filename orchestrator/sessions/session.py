@@ -8,13 +8,20 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
 
-from orchestrator.errors import MuseTalkError, OverloadedError, UsageError
+from orchestrator.errors import (
+    DeadlineError,
+    LlmError,
+    MuseTalkError,
+    NotFoundError,
+    OverloadedError,
+    UsageError,
+)
 from orchestrator.logs import bound
 from orchestrator.rendering.tasks import end, within
 from orchestrator.replies.responder import instructions
 from orchestrator.sessions.conversation import Conversation
 from orchestrator.sessions.events import Events
-from orchestrator.sessions.listening import Listener
+from orchestrator.sessions.listening import Listener, require_samples
 from orchestrator.sessions.memory import Memory
 from orchestrator.sessions.mouths import Pace
 from orchestrator.sessions.playout import Playout
@@ -64,6 +71,7 @@ class Session:
         self._shared = shared
         self._turn: RunningTurn | None = None
         self._commands = asyncio.Lock()
+        self._over = False
         self._state: State = "idle"
         self._paces: dict[int, Pace] = {}
 
@@ -92,6 +100,11 @@ class Session:
         """Whether no media can be made any more."""
         return self.playout.broken
 
+    @property
+    def halted(self) -> float:
+        """Seconds for which the viewer's player has not moved in the turn that runs."""
+        return 0.0 if self._turn is None else min(self.playout.halted(), self._turn.times.elapsed)
+
     # Connection
 
     async def attach(self, client: Client, last_sequence: int | None) -> bool:
@@ -104,14 +117,17 @@ class Session:
         Returns:
             Whether the media goes on where it was for this viewer.
         """
-        before, self._events.client = self.client, None
-        if before is not None and before is not client:
-            before.hang_up()
-        if last_sequence is None or not self.playout.resumable(last_sequence):
-            await self.interrupt()
-            last_sequence = None
-        self._events.client, self.away_since = client, None
-        return self.playout.connect(last_sequence)
+        async with self._commands:
+            if (before := self.client) is not None:
+                self.detach(before)
+                if before is not client:
+                    before.hang_up()
+            if last_sequence is None or not self.playout.resumable(last_sequence):
+                await self._interrupt()
+                last_sequence = None
+            self._require_life()
+            self._events.client, self.away_since = client, None
+            return self.playout.connect(last_sequence)
 
     def start_media(self) -> None:
         """Begin to send."""
@@ -125,10 +141,20 @@ class Session:
             self.playout.disconnect()
 
     async def close(self) -> None:
-        """End everything; nothing of the session is left at work."""
+        """End everything; nothing of the session is left at work.
+
+        What was heard of a turn that still runs is remembered.
+        """
+        self._over = True
         client, self._events.client = self.client, None
-        if self._turn is not None and self._turn.task is not None:
-            await end(self._turn.task)
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            position = self.playout.position
+            if turn.task is not None:
+                await end(turn.task)
+            self._memory.spoken(turn.spoken, position)
+            if not turn.ended:
+                self._end_report(turn, "interrupted")
         await self.playout.close()
         await self._memory.close()
         if client is not None:
@@ -146,6 +172,7 @@ class Session:
             UsageError: a text that is too long or empty.
             OverloadedError: too many talk at a time.
             StoppingError: the service is about to stop; another one goes on.
+            NotFoundError: the session is over.
         """
         text = self._checked(text)
 
@@ -155,7 +182,12 @@ class Session:
         async with self._commands:
             turn = await self._begin()
             tools = self._tools(turn, tokens=0)
-            self._run(turn, lambda: speak_text(pieces(), tools))
+
+            async def repeat() -> None:
+                if not await speak_text(pieces(), tools):
+                    raise UsageError("the text has nothing that can be said")
+
+            self._run(turn, repeat)
             return turn.id
 
     async def ask(self, text: str) -> str:
@@ -179,7 +211,8 @@ class Session:
                     max_tokens=tokens,
                     language=language,
                 )
-                await speak_text(pieces, tools)
+                if not await speak_text(pieces, tools):
+                    raise LlmError("the answer has nothing that can be said", remedy="ask again")
 
             self._run(turn, answer)
             return turn.id
@@ -198,6 +231,7 @@ class Session:
             UsageError: half a sample.
             OverloadedError: too many talk at a time, or too much sound waits.
         """
+        require_samples(audio)  # before a turn that runs is given up for this one
         async with self._commands:
             turn = self._turn
             if turn is None or turn.listener is None or turn.listener.ended:
@@ -218,6 +252,22 @@ class Session:
 
     async def interrupt(self) -> None:
         """End the running turn; the viewer sees no more of it than is about to be shown."""
+        async with self._commands:
+            await self._interrupt()
+
+    async def give_up(self) -> None:
+        """End the running turn, whose viewer's player stands still: others need its place."""
+        async with self._commands:
+            if self._turn is not None:
+                seconds = f"{self.halted:.0f} s"
+                error = DeadlineError(
+                    f"the player has not moved for {seconds}: the turn is over",
+                    remedy="let it play, and ask again",
+                )
+                self._fail(self._turn, error)
+                await self._interrupt(error.code)
+
+    async def _interrupt(self, result: str = "interrupted") -> None:
         turn = self._turn
         if turn is None:
             return
@@ -229,7 +279,7 @@ class Session:
             await end(turn.task)
         self._memory.spoken(turn.spoken, position)
         if not turn.ended:
-            self._end_report(turn, "interrupted")
+            self._end_report(turn, result)
         self._enter("idle", None)
 
     def confirm(self, sequence: int) -> None:
@@ -254,9 +304,14 @@ class Session:
             raise UsageError("the text has nothing that can be said")
         return text
 
+    def _require_life(self) -> None:
+        if self._over:
+            raise NotFoundError("the session is over", remedy="join again")
+
     async def _begin(self) -> RunningTurn:
         self._shared.talkers.require_open()  # before a turn that runs is given up for this one
-        await self.interrupt()
+        await self._interrupt()
+        self._require_life()
         try:
             place = self._shared.talkers.admit(self.profile)
         except OverloadedError:
@@ -322,9 +377,8 @@ class Session:
         """The end of the turn's speech, when all of it is media."""
         try:
             return await self.playout.finish()
-        except (MuseTalkError, OSError, TimeoutError) as error:
-            LOG.error("turn %s: media: %s", turn.id, error)
-            self._fail(turn, MuseTalkError("the media of the session failed", remedy="try again"))
+        except MuseTalkError as error:
+            self._fail(turn, error)
             return self.playout.position
 
     def _fail(self, turn: RunningTurn, error: MuseTalkError) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.errors import UsageError
 from orchestrator.rendering.encode import AUDIO_RATE
 from orchestrator.rendering.prefetch import prefetch
 from orchestrator.rendering.render import (
@@ -116,15 +115,17 @@ class Tools:
     haste: Haste
 
 
-async def speak_text(pieces: AsyncGenerator[str, None], tools: Tools) -> None:
+async def speak_text(pieces: AsyncGenerator[str, None], tools: Tools) -> int:
     """Speak a text while it is being written.
 
     Args:
         pieces: the text; closed in any case.
         tools: what the turn works with.
 
+    Returns:
+        How many sentences there were; 0 when the text has nothing that can be said.
+
     Raises:
-        UsageError: the text has nothing that can be said.
         MuseTalkError: any stage failed.
     """
     sentences = prefetch(
@@ -132,8 +133,7 @@ async def speak_text(pieces: AsyncGenerator[str, None], tools: Tools) -> None:
     )
     utterances = prefetch(_voiced(sentences, tools), _SPOKEN_AHEAD)
     parts = prefetch(_encoded(utterances, tools), _ENCODED_AHEAD)
-    if not await show(parts, tools):
-        raise UsageError("the text has nothing that can be said")
+    return await show(parts, tools)
 
 
 async def show(parts: AsyncGenerator[Part, None], tools: Tools) -> int:
