@@ -81,7 +81,6 @@ class _Nothing(_Payload):
 
 class _Playhead(_Payload):
     time: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    buffered: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class Connection:
@@ -123,7 +122,8 @@ class Connection:
 
     async def close(self) -> None:
         """The connection is gone."""
-        await end(self._task)
+        if self._task is not asyncio.current_task():  # which hangs up, and ends by itself
+            await end(self._task)
 
     def _put(self, item: tuple[str, dict[str, Any]] | MediaMessage | None) -> None:
         try:

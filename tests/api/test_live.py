@@ -305,6 +305,25 @@ async def test_a_lost_connection_leaves_the_session_waiting(server: Server, clie
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("client-")]
 
 
+async def test_speech_is_counted_also_where_the_server_hangs_up(
+    server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[float] = []
+
+    async def count_seconds(owner: str, seconds: float) -> None:
+        counted.append(seconds)
+
+    monkeypatch.setattr(server.service.access, "count_seconds", count_seconds)
+    await client.join()
+    connection = server.session.client
+    connection.media(MediaMessage(2, "speech", b"speech", 0.4, 1.5))
+    connection.hang_up()  # as when another connection takes the session
+    await until(lambda: not client.io.connected)
+    await until(lambda: counted)
+    assert counted == [1.5]
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("client-")]
+
+
 async def test_long_polling_is_not_served(server: Server) -> None:
     polling = socketio.AsyncClient(reconnection=False)
     with pytest.raises(socketio.exceptions.ConnectionError):
