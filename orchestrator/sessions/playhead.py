@@ -12,6 +12,9 @@ _SLACK_SECONDS: Final = 1.0
 _JITTER_SECONDS: Final = 1.0
 """How much later than others a report may come; a player that halts is believed after that."""
 
+_REPORTS_KEPT: Final = 64
+"""Of the last moment; a client that sends more costs no more."""
+
 
 class Playhead:
     """Estimates what is shown now; all moments are those of one monotonic clock.
@@ -25,7 +28,7 @@ class Playhead:
         self._origin: tuple[float, float] | None = None
         self._end = 0.0
         # When a report came, and what the player's position was ahead of our clock by it.
-        self._reports: deque[tuple[float, float]] = deque()
+        self._reports: deque[tuple[float, float]] = deque(maxlen=_REPORTS_KEPT)
 
     def sent(self, start: float, end: float, at: float) -> None:
         """A fragment was sent.

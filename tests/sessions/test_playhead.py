@@ -54,6 +54,15 @@ def test_nonsense_cannot_make_the_server_hurry(nonsense: float) -> None:
     assert 0.0 <= head.now(11.0) <= 2.0
 
 
+def test_a_flood_of_reports_costs_no_more_than_a_few() -> None:
+    head = Playhead()
+    head.sent(0.0, 1000.0, at=10.0)
+    for number in range(5000):  # each would look through all before it
+        head.report(1.0, at=11.0 + number * 1e-6)
+    assert head.now(11.2) == pytest.approx(1.2, abs=0.01)
+    assert len(head._reports) < 100
+
+
 def test_a_report_before_any_media_means_nothing() -> None:
     head = Playhead()
     head.report(3.0, at=1.0)

@@ -133,7 +133,13 @@ class H264Encoder(_Encoder):
         Raises:
             SetupError: ffmpeg cannot be started.
         """
-        read_end, write_end = os.pipe()
+        try:
+            read_end, write_end = os.pipe()
+        except OSError as error:
+            raise SetupError(
+                f"the video encoder cannot be started: {error.strerror}",
+                remedy="are too many files open? raise the limit, or lower MUSETALK_MAX_SESSIONS",
+            ) from error
         try:
             # A smaller pipe is slower, nothing else: users may have little pipe memory left.
             with contextlib.suppress(OSError, AttributeError):

@@ -308,7 +308,7 @@ class LiveMedia:
         assert self._spare is not None
         try:
             encoders = await asyncio.shield(self._spare)  # a cancel leaves it for the next
-        except SetupError:
+        except Exception:
             self._spare = None
             raise
         self._spare = None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from pathlib import Path
@@ -112,6 +113,15 @@ async def test_no_ffmpeg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         with pytest.raises(SetupError, match="cannot be started"):
             await start
     assert psutil.Process().num_fds() == before
+
+
+async def test_no_more_files_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", none_left)
+    with pytest.raises(SetupError, match="Too many open files"):
+        await H264Encoder.start(320, 176, 25)
 
 
 @pytest.mark.parametrize("kind", [H264Encoder, AacEncoder])

@@ -59,6 +59,22 @@ async def test_without_ffmpeg_a_turn_fails_and_idle_goes_on(
     viewer.player.check()
 
 
+async def test_a_start_that_failed_once_is_tried_again(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    viewer.idle()
+    with monkeypatch.context() as patch:
+        patch.setattr(encoders.H264Encoder, "start", broken)
+        with pytest.raises(RuntimeError):
+            await viewer.media.begin_turn()
+    await viewer.turn([4])
+    viewer.idle()
+    viewer.player.check()
+
+
 async def test_a_cancelled_step_leaves_a_timeline_that_goes_on(viewer: Viewer) -> None:
     viewer.idle()
     await viewer.turn([4], end=False)
