@@ -25,6 +25,12 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPACE: Final = re.compile(r"\s+")
 _CLAUSE_END: Final = re.compile(r"[,;:\u2013\u2014\u3001\uff0c\uff1b]\s*")
 
+# What sentencex takes for the end of a sentence: letters of an acronym, French titles before a
+# name, French hours and months before a number.
+_ACRONYM: Final = re.compile(r"(?:^|[\s.\-(\u2019'])[^\W\d_]\.$")
+_TITLE: Final = re.compile(r"(?<!\w)(?:Mmes?|Mlles?|MM?|Drs?|Pre?|Me|Mgr|Ste?|[Bb]d|J\.-C)\.\s+$")
+_UNIT: Final = re.compile(r"(?<!\w)(?:h|janv|févr|avr|juil|sept|oct|nov|déc)\.\s+$", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -52,9 +58,7 @@ def split_sentences(text: str, language: str = "en") -> list[Sentence]:
     """
     sentences: list[Sentence] = []
     for paragraph in re.split(r"\n\s*\n", without_surrogates(text)):
-        pieces = [
-            _SPACE.sub(" ", piece).strip() for piece in sentencex.segment(language, paragraph)
-        ]
+        pieces = [_SPACE.sub(" ", piece).strip() for piece in segments(paragraph, language)]
         spoken = [piece for piece in pieces if _SPOKEN.search(piece)]
         for index, piece in enumerate(spoken):
             last = index == len(spoken) - 1
@@ -64,6 +68,32 @@ def split_sentences(text: str, language: str = "en") -> list[Sentence]:
     if sentences:
         sentences[-1] = Sentence(sentences[-1].text, 0.0)
     return sentences
+
+
+def segments(text: str, language: str) -> list[str]:
+    """A text in sentences, as it is: joined they are the text.
+
+    Args:
+        text: one paragraph.
+        language: ISO 639 code.
+    """
+    french = language.split("-")[0].lower() == "fr"
+    found: list[str] = []
+    for piece in sentencex.segment(language, text):
+        if found and _goes_on(found[-1], piece, french):
+            found[-1] += piece
+        else:
+            found.append(piece)
+    return found
+
+
+def _goes_on(head: str, rest: str, french: bool) -> bool:
+    """Whether there is no boundary after ``head``, whatever sentencex says."""
+    if _ACRONYM.search(head):
+        return True
+    if not french:
+        return False
+    return bool(_TITLE.search(head) or (rest[:1].isdigit() and _UNIT.search(head)))
 
 
 def without_surrogates(text: str) -> str:

@@ -11,14 +11,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-import sentencex
-
 from orchestrator.replies.sentences import (
     CLAUSE_PAUSE,
     MAX_CHARS,
     PARAGRAPH_PAUSE,
     SENTENCE_PAUSE,
     Sentence,
+    segments,
     without_surrogates,
 )
 
@@ -31,7 +30,9 @@ _CLAUSE_WORDS: Final = 4
 _CONJUNCTION_WORDS: Final = 6
 
 _CLAUSE_END: Final = re.compile(r"[,;:\u2013\u2014]\s+|[\u3001\uff0c\uff1b\uff1a]\s*")
-_OPENING: Final = re.compile(r"(?<=\s)[^\w\s.!?\u2026\u00bb\u201d\u2019]\W*$")
+_OPENING: Final = re.compile(
+    r"(?<=\s)[\"'\u00ab\u2018\u201a\u201c\u201e([{*`#\u00a1\u00bf\u2013\u2014-]\W*$"
+)
 _MARKUP: Final = re.compile(
     r"\*\*|__|`+|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)|^\s*(?:#{1,6}|[-*\u2022])\s+"
 )
@@ -131,7 +132,7 @@ class SentenceCutter:
             if mark in gap:
                 return self._spoken + gap.index(mark) + len(mark), pause
         if not gap.isspace():
-            *heads, _ = sentencex.segment(self._language, self._text + char)
+            *heads, _ = segments(self._text + char, self._language)
             if (cut := sum(map(len, heads))) > self._spoken:
                 # A quotation that has only begun looks to sentencex like one that ends here.
                 if opening := _OPENING.search(self._text, self._spoken, cut):

@@ -28,6 +28,23 @@ def test_other_languages() -> None:
     assert texts("你好。世界。", "zh") == ["你好。", "世界。"]
 
 
+FRENCH = [
+    "M. Dupont et Mme. Durand sont là.",
+    "Le Dr. Martin habite bd. Foch, à 10 h. 30 en janv. 2024, cf. p. 12.",
+    "La S.N.C.F. est née en 1938.",
+    "J.-C. Dusse dort.",
+    "Il est 10 h.",
+    "Le prix est de 3,50 €.",
+    "C'est 12 %.",
+    "Il fait 20 °.",
+    "Oui !",
+]
+
+
+def test_french_abbreviations() -> None:
+    assert texts(" ".join(FRENCH), "fr") == FRENCH
+
+
 def test_pauses_grow_with_the_boundary_and_end_with_the_text() -> None:
     first, second, third = split_sentences("One. Two.\n\nThree.")
     assert 0 < first.pause < second.pause

@@ -62,6 +62,18 @@ def test_french() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["M. Dupont et Mme. Durand sont là.", "Bien."],
+        ["Voici le Dr. Martin.", "Il est né en janv. 1950 à la S.N.C.F. de Paris.", "Bien."],
+        ["Le prix est de 3,50 €.", "C'est 12 %.", "Il fait 20 °.", "Bien."],
+    ],
+)
+def test_french_abbreviations_and_units_stay_with_their_sentence(sentences: list[str]) -> None:
+    assert texts(" ".join(sentences), "fr") == sentences
+
+
 def test_the_first_piece_is_short_and_only_the_first() -> None:
     long = (
         "I would like to tell you about the history of the city because it is nice, as you see, "
