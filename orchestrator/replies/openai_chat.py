@@ -23,6 +23,10 @@ _CHARS_PER_TOKEN: Final = 40
 _SPARE_CHARS: Final = 400
 
 
+class _BrokenOffError(LlmError):
+    """The server hung up in the middle: before the first piece of text it is asked again."""
+
+
 class OpenAIResponder:
     """A ``Responder`` over HTTP.
 
@@ -76,24 +80,27 @@ class OpenAIResponder:
         started = loop.time()
         messages = [
             {"role": "system", "content": system},
-            *({"role": said.role, "content": said.content} for said in history),
-            {"role": "user", "content": message},
+            *_alternating([*history, Message("user", message)]),
         ]
         attempt, begun = 1, False
         while True:
+            length = self._length
             try:
-                answer = self._answer(messages, max_tokens, started)
+                answer = self._answer(messages, length, max_tokens, started)
                 async with aclosing(answer):
                     async for piece in answer:
                         begun = True
                         yield piece
                 return
-            except openai.APIError as error:
-                if not begun and self._renames_length(error):
+            except (openai.APIError, _BrokenOffError) as error:
+                if not begun and self._renames_length(error, length):
                     continue
                 pause = _PAUSE * attempt
                 late = loop.time() + pause - started >= self._gap
-                if begun or late or attempt == _ATTEMPTS or not may_pass(error):
+                lasting = isinstance(error, openai.APIError) and not may_pass(error)
+                if begun or late or attempt == _ATTEMPTS or lasting:
+                    if isinstance(error, LlmError):
+                        raise
                     raise self._endpoint.explain(error) from error
                 attempt += 1
                 await asyncio.sleep(pause)
@@ -102,22 +109,24 @@ class OpenAIResponder:
         """Close the connections."""
         await self._client.close()
 
-    def _renames_length(self, error: openai.APIError) -> bool:
+    def _renames_length(self, error: Exception, used: str) -> bool:
         """Whether the server refused only the name of the length; it is changed then."""
         other = "max_completion_tokens"
-        if (
-            isinstance(error, openai.BadRequestError)
-            and other in error.message
-            and self._length != other
-        ):
+        if isinstance(error, openai.BadRequestError) and other in error.message and used != other:
             self._length = other
             return True
         return False
 
     async def _answer(
-        self, messages: Sequence[Any], max_tokens: int, started: float
+        self, messages: Sequence[Any], length: str, max_tokens: int, started: float
     ) -> AsyncGenerator[str, None]:
         """One attempt.
+
+        Args:
+            messages: all of the conversation.
+            length: what the server calls the longest answer.
+            max_tokens: of the longest answer.
+            started: moment of the first attempt, on the event loop's clock.
 
         Raises:
             openai.APIError: the server refused, failed or hung up.
@@ -125,9 +134,7 @@ class OpenAIResponder:
         """
         end = started + self._total
         create: Any = self._client.chat.completions.create
-        request = create(
-            model=self._model, messages=messages, stream=True, **{self._length: max_tokens}
-        )
+        request = create(model=self._model, messages=messages, stream=True, **{length: max_tokens})
         first_end = min(started + self._gap, end)
         stream = await self._by(request, first_end)
         received, finished = 0, False
@@ -159,7 +166,7 @@ class OpenAIResponder:
         finally:
             await stream.close()
         if not finished:
-            raise LlmError("the language model broke off", remedy="try again")
+            raise _BrokenOffError("the language model broke off", remedy="try again")
         if not received:
             raise self._nonsense("no text")
 
@@ -177,7 +184,7 @@ class OpenAIResponder:
             raise self._nonsense("something that is no part of an answer") from error
         except Exception as error:
             # Which HTTP library the client reads with, and so its errors, depends on its version.
-            raise LlmError("the language model broke off", remedy="try again") from error
+            raise _BrokenOffError("the language model broke off", remedy="try again") from error
 
     async def _by(self, awaitable: Any, moment: float) -> Any:
         """Await until a moment of the event loop's clock."""
@@ -196,6 +203,20 @@ class OpenAIResponder:
             f"the language model sent {what}",
             remedy="check MUSETALK_LLM_BASE_URL and MUSETALK_LLM_MODEL",
         )
+
+
+def _alternating(history: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages of which no two in a row have one author.
+
+    After an interruption there may be several, and the chat templates of many models refuse them.
+    """
+    messages: list[dict[str, str]] = []
+    for said in history:
+        if messages and messages[-1]["role"] == said.role:
+            messages[-1]["content"] += f"\n{said.content}"
+        else:
+            messages.append({"role": said.role, "content": said.content})
+    return messages
 
 
 async def _advance(chunks: AsyncIterator[Any]) -> Any:

@@ -94,7 +94,7 @@ async def test_errors(llm, model, code: int, body, kind: type[MuseTalkError], wo
     assert len(llm.exchanges) == (2 if passing else 1)
 
 
-@pytest.mark.parametrize("fault", ["status", "cut", "error event"])
+@pytest.mark.parametrize("fault", ["status", "cut", "cut stream", "end", "error event"])
 async def test_a_failure_before_the_first_piece_is_tried_again(llm, model, fault: str) -> None:
     async def answer(exchange: Exchange) -> None:
         if len(llm.exchanges) > 1:
@@ -105,7 +105,11 @@ async def test_a_failure_before_the_first_piece_is_tried_again(llm, model, fault
             exchange.writer.transport.abort()
         else:
             await exchange.start()
-            await exchange.event({"error": {"message": "overloaded"}})
+            if fault == "cut stream":
+                await asyncio.sleep(0.05)  # the head has arrived
+                exchange.writer.transport.abort()
+            elif fault == "error event":
+                await exchange.event({"error": {"message": "overloaded"}})
             await exchange.end()
 
     llm.answer = answer
@@ -219,6 +223,35 @@ async def test_the_other_name_of_the_length_is_tried_and_kept(llm, model) -> Non
     assert "".join(await ask(model)) == "You asked: What is it?"
     assert "".join(await ask(model)) == "You asked: What is it?"
     assert ["max_tokens" in exchange.asked for exchange in llm.exchanges] == [True, False, False]
+
+
+async def test_the_other_name_of_the_length_is_found_by_two_at_a_time(llm, model) -> None:
+    both = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if len(llm.exchanges) == 2:
+            both.set()
+        if "max_tokens" in exchange.asked:
+            await both.wait()
+            await exchange.status(400, {"error": {"message": "Use 'max_completion_tokens'."}})
+        else:
+            await llm.write(exchange)
+
+    llm.answer = answer
+    answers = await asyncio.gather(ask(model), ask(model))
+    assert ["".join(pieces) for pieces in answers] == ["You asked: What is it?"] * 2
+
+
+async def test_messages_of_one_author_in_a_row_become_one(llm, model) -> None:
+    history = [Message("user", "Hi?"), Message("user", "Hello?"), *TALK[1:], *TALK[1:]]
+    async for _ in model.reply("Well?", history, system="", max_tokens=9):
+        pass
+    assert llm.exchanges[0].asked["messages"][1:] == [
+        {"role": "user", "content": "Hi?\nHello?"},
+        {"role": "assistant", "content": "Hello.\nHello."},
+        {"role": "user", "content": "Well?"},
+    ]
+    assert history[0] == Message("user", "Hi?")
 
 
 @pytest.mark.parametrize("cancel", [False, True])
