@@ -167,6 +167,7 @@ class Sessions:
         if known is not None:
             self._check(known.conversation, request.token)
             resumed = await known.attach(client, request.last_sequence)
+            known.tell_state()
             return Joined(known, request.token or "", resumed, True)
         stored = None
         if request.session is not None:
@@ -188,6 +189,8 @@ class Sessions:
         session, token = made
         try:
             await session.attach(client, None)
+            if stored is not None:
+                session.tell_state()
             session.start_media()
         except BaseException:
             await self._end(session)  # nobody else knows of it: it would stay for ever

@@ -129,6 +129,10 @@ class Session:
             self._events.client, self.away_since = client, None
             return self.playout.connect(last_sequence)
 
+    def tell_state(self) -> None:
+        """Say what the session does to a client that was away, and may have missed it."""
+        self._events.state(self._state, None if self._turn is None else self._turn.id)
+
     def start_media(self) -> None:
         """Begin to send."""
         self.playout.start()

@@ -119,6 +119,26 @@ async def test_of_two_who_take_over_at_a_time_one_is_sent_away(
     assert session.client is others[1]
 
 
+async def test_who_comes_back_hears_what_the_session_does_now(
+    sessions: Sessions, make_client: Any
+) -> None:
+    client = make_client()
+    first = await join(sessions, client)
+    turn = await first.session.say("A few words that are soon over.")
+    await client.until_state("speaking")
+    first.session.detach(client)
+    again = make_client()
+    last = client.messages[-1].sequence
+    back = JoinRequest(session=first.session.id, token=first.token, last_sequence=last)
+    again.session = (await sessions.join(back, again)).session
+    assert again.of("state") == [{"state": "speaking", "turn": turn}]
+    first.session.detach(again)
+    await first.session.interrupt()
+    third = make_client()
+    await sessions.join(back, third)
+    assert third.of("state") == [{"state": "idle", "turn": None}]
+
+
 @pytest.mark.parametrize("how", ["paused", "unconfirmed"])
 async def test_a_player_that_stands_still_keeps_no_place(
     world: Any,
