@@ -28,6 +28,9 @@ class _Off:
     def past(self, name: str, start: float, seconds: float) -> None:
         """Nothing."""
 
+    def failed(self, code: str) -> None:
+        """Nothing."""
+
     def headers(self) -> dict[str, str]:
         return {}
 
@@ -42,6 +45,7 @@ class _On:
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+        self._current = trace.get_current_span
         self._status = trace.StatusCode.ERROR
         self._provider = provider
         self._tracer = provider.get_tracer(_NAME)
@@ -62,15 +66,18 @@ class _On:
                 span.set_attribute("musetalk.cancelled", True)
                 raise
             except Exception as error:
-                code = error.code if isinstance(error, MuseTalkError) else "internal"
-                span.set_attribute("error.type", code)
-                span.set_status(self._status)
+                self.failed(error.code if isinstance(error, MuseTalkError) else "internal")
                 raise
 
     def past(self, name: str, start: float, seconds: float) -> None:
         began = time.time_ns() - int((time.perf_counter() - start) * 1e9)
         span = self._tracer.start_span(name, start_time=began)
         span.end(began + int(seconds * 1e9))
+
+    def failed(self, code: str) -> None:
+        span = self._current()
+        span.set_attribute("error.type", code)
+        span.set_status(self._status)
 
     def headers(self) -> dict[str, str]:
         carrier: dict[str, str] = {}
@@ -147,6 +154,15 @@ def past_span(name: str, start: float, seconds: float) -> None:
         seconds: how long it took.
     """
     _tracing.past(name, start, seconds)
+
+
+def mark_failed(code: str) -> None:
+    """Say that what the current span is around has failed, where no exception leaves it.
+
+    Args:
+        code: of the error.
+    """
+    _tracing.failed(code)
 
 
 def trace_headers() -> dict[str, str]:

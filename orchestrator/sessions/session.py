@@ -28,7 +28,7 @@ from orchestrator.sessions.playout import Playout
 from orchestrator.sessions.profiles import Profile
 from orchestrator.sessions.running import RunningTurn, equip
 from orchestrator.sessions.turn import Tools, show, speak_text
-from orchestrator.tracing import span
+from orchestrator.tracing import mark_failed, span
 
 if TYPE_CHECKING:
     from orchestrator.avatars.avatar import Avatar
@@ -387,6 +387,7 @@ class Session:
 
     def _fail(self, turn: RunningTurn, error: MuseTalkError) -> None:
         LOG.warning("turn %s: %s", turn.id, error.code)
+        mark_failed(error.code)
         self._shared.telemetry.live.errors.labels(error.code).inc()
         self._events.error(turn.id, error)
 

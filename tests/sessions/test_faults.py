@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.errors import MediaError, NotFoundError
+from orchestrator import tracing
+from orchestrator.errors import LlmError, MediaError, NotFoundError
 
 LONG = "A sentence of some length that goes on for a while, so that it can be interrupted."
 
@@ -114,3 +115,26 @@ async def test_a_turn_cut_off_by_the_end_of_its_session_is_counted(world: Any) -
     await client.until_state("speaking")
     await session.close()
     assert b'musetalk_turns_total{result="interrupted"} 1.0' in world.telemetry.render()
+
+
+async def test_a_turn_that_failed_is_one_in_its_trace(world: Any) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    spans = InMemorySpanExporter()
+    tracing.trace_with(SimpleSpanProcessor(spans))
+    try:
+        session, client, _ = await world.join()
+        world.responder.error = LlmError("somebody's words")
+        await session.ask("Hello?")
+        await client.until_state("idle")
+        world.responder.error = None
+        await session.ask("Hello?")
+        await client.until_state("idle", 2)
+    finally:
+        tracing.stop_tracing()
+    failed, whole = (span for span in spans.get_finished_spans() if span.name == "turn")
+    assert failed.attributes["error.type"] == "llm" and not failed.status.is_ok
+    assert "somebody" not in failed.to_json()
+    assert "error.type" not in whole.attributes and whole.status.is_unset
