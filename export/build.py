@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.checkpoint import Checkpoint
-from export.manifest import Manifest, ModelEntry, sha256, versions, weights_id
+from export.manifest import Manifest, ModelEntry, model_digest, sha256, versions, weights_id
 from export.model_config import MODELS, Model, cpu_config, lipsync_config, to_text
 from export.modules import (
     FaceParsingModule,
@@ -24,7 +24,7 @@ from export.modules import (
     VaeEncoderModule,
     WhisperModule,
 )
-from export.onnx_export import EXTERNAL_DATA, example_inputs, export
+from export.onnx_export import example_inputs, export
 from export.staging import staged
 from orchestrator.errors import CheckpointError, RepositoryError, UsageError
 
@@ -116,10 +116,7 @@ def _write_model(
     version.mkdir(parents=True)
     exported = export(make(), model, version)
     (folder / name / "config.pbtxt").write_text(to_text(cpu_config(model, precision)))
-    digest = sha256(version / "model.onnx")
-    if (version / EXTERNAL_DATA).exists():
-        digest += "+" + sha256(version / EXTERNAL_DATA)
-    return ModelEntry(sha256=digest, parameters=exported.parameters, gflop=operations)
+    return ModelEntry(model_digest(version), exported.parameters, operations)
 
 
 @dataclass(frozen=True)
@@ -171,14 +168,19 @@ def up_to_date(
 ) -> Manifest | None:
     """The manifest of a repository that a build with these options would only make again.
 
-    Engines are not looked at: whether they fit this GPU is for their own target to say.
+    Whether its engines fit this GPU is for their own target to say.
     """
     if not _check_folder(repository):
         return None
-    old = Manifest.read(repository)
+    try:
+        old = Manifest.read(repository)
+    except RepositoryError:
+        return None  # of another version, or damaged: it is built again
     if (old.target, old.precision, old.decoder) != (target, precision, decoder):
         return None
-    return old if old.sources == _open(checkpoint, decoder).sources else None
+    if old.sources != _open(checkpoint, decoder).sources or old.damaged(repository):
+        return None
+    return old
 
 
 def build(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from export.onnx_export import EXTERNAL_DATA
 from orchestrator.errors import RepositoryError
 
 FORMAT = 1
@@ -22,6 +23,14 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def model_digest(version: Path) -> str:
+    """Hash of ``model.onnx`` in a version folder, with its external data where it has some."""
+    digest = sha256(version / "model.onnx")
+    if (version / EXTERNAL_DATA).exists():
+        digest += "+" + sha256(version / EXTERNAL_DATA)
+    return digest
 
 
 def versions() -> dict[str, str]:
@@ -57,7 +66,7 @@ class ModelEntry:
     """One model of the repository.
 
     Attributes:
-        sha256: of ``model.onnx``, with its external data where it has some.
+        sha256: of ``model.onnx``, as :func:`model_digest` makes it.
         parameters: weights of the network.
         gflop: of one frame (for ``whisper_encoder``: of one 30 s segment).
         served_by: Triton's platform or backend.
@@ -108,6 +117,25 @@ class Manifest:
     def write(self, repository: Path) -> None:
         """Write ``manifest.json`` into a repository."""
         (repository / "manifest.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    def damaged(self, repository: Path) -> Path | None:
+        """The first file of a repository that is missing or not what was built; None if none is.
+
+        Args:
+            repository: the folder that this manifest lies in.
+        """
+        for name, entry in self.models.items():
+            version = repository / name / "1"
+            graph, plan = version / "model.onnx", version / "model.plan"
+            served = graph if entry.engine is None else plan
+            for file in (repository / name / "config.pbtxt", served):
+                if not file.is_file():
+                    return file
+            if entry.engine is None and model_digest(version) != entry.sha256:
+                return graph
+            if entry.engine is not None and sha256(plan) != entry.engine.sha256:
+                return plan
+        return None
 
     @staticmethod
     def read(repository: Path) -> Manifest:

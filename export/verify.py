@@ -117,7 +117,8 @@ async def verify(
         precision: what that server computes in, where it does not say so itself.
 
     Raises:
-        RepositoryError: the repository was built from other weights.
+        RepositoryError: the repository was built from other weights, a file in it is not what
+            was built, or that server serves other weights.
         UsageError: the server resolves precision ``auto`` by itself, and nobody says to what.
     """
     source = Checkpoint.open(checkpoint)
@@ -129,6 +130,9 @@ async def verify(
             raise RepositoryError(
                 f"{repository} was built from another {name}", remedy="build it again"
             )
+    if triton is None and (damaged := manifest.damaged(repository)) is not None:
+        # Its effect may be smaller than what a precision costs.
+        raise RepositoryError(f"{damaged} is not the file that was built", remedy="build it again")
     sample = await load_sample(frames, audio)
     reference = _Reference(source, manifest.decoder)
     async with contextlib.AsyncExitStack() as stack:
@@ -138,9 +142,20 @@ async def verify(
             address = server.grpc_address
         client = TritonClient(address, default_timeout=TIMEOUT)
         stack.push_async_callback(client.close)
+        await _require_weights(client, manifest.weights_id, address)
         if precision is None:
             precision = await _served_precision(client, remote=triton is not None)
         return await _compare_all(reference, client, sample, precision)
+
+
+async def _require_weights(client: Inference, wanted: str, address: str) -> None:
+    """Refuse a server that says it serves other weights; one that says nothing is measured."""
+    said = (await client.model_config("lipsync")).parameters.get("weights_id", wanted)
+    if said != wanted:
+        raise RepositoryError(
+            f"Triton at {address} serves the weights {said}, the repository has {wanted}",
+            remedy="name the repository of that server",
+        )
 
 
 async def _served_precision(client: Inference, *, remote: bool) -> str:

@@ -25,7 +25,7 @@ from export.gpu.engines import (
 from export.gpu.gate import Check, judge
 from export.gpu.profiles import BatchRange, batch_ranges
 from export.half import to_half
-from export.manifest import EngineEntry, Manifest, ModelEntry, sha256
+from export.manifest import EngineEntry, Manifest, ModelEntry, model_digest, sha256
 from export.model_config import MODELS, Model, to_text
 from export.onnx_export import EXTERNAL_DATA, parameter_count, save, store_halves, trace
 from export.ranges import observe
@@ -119,9 +119,7 @@ class GpuWriter:
         reference, parameters = self._write_graph(version, model, make, inputs)
         self._inputs.keep(model, reference)
         self._write_warm_up(folder / name / WARMUP, inputs)
-        digest = sha256(version / "model.onnx")
-        if (version / EXTERNAL_DATA).exists():
-            digest += "+" + sha256(version / EXTERNAL_DATA)
+        digest = model_digest(version)
         ranges = batch_ranges(model.max_batch)
         engine = None
         if self._gpu is not None:

@@ -80,6 +80,7 @@ def _layers(module: nn.Module, model: Model) -> tuple[int, list[nn.Module]]:
 def _plan(model: Model, make: Callable[[], nn.Module], root: Path) -> PlannedModel:
     module = make().eval()
     size = 4 if model.precision == "fp32" else 2
+    gflop = rehearse(module, model, root)
     working, layers = _layers(module, model)
     # Of an autoencoder only one half is in each model.
     parameters = sum(value.numel() for layer in layers for value in layer.parameters())
@@ -91,7 +92,7 @@ def _plan(model: Model, make: Callable[[], nn.Module], root: Path) -> PlannedMod
         parameters=parameters,
         weights=parameters * size,
         working=working * size,
-        gflop=rehearse(module, model, root),
+        gflop=gflop,
     )
 
 

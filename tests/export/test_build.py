@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from export import build as build_module
 from export.build import build, modules
 from export.checkpoint import Checkpoint
-from export.manifest import Manifest, weights_id
+from export.manifest import Manifest
 from export.model_config import MODELS, from_text
 from export.onnx_export import export
 from orchestrator.errors import CheckpointError, RepositoryError, SetupError, UsageError
@@ -295,22 +295,3 @@ def test_impossible_builds(
     with pytest.raises(error, match=message):
         build(golden_checkpoint, tmp_path / "repository", **options)
     assert not list(tmp_path.iterdir())
-
-
-def test_weights_id_depends_on_weights_and_decoder() -> None:
-    sources = {"a": "1", "b": "2"}
-    assert weights_id(sources, "full") == weights_id({"b": "2", "a": "1"}, "full")
-    others = {weights_id({"a": "1", "b": "3"}, "full"), weights_id(sources, "fast")}
-    assert weights_id(sources, "full") not in others and len(others) == 2
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "x": 2}'])
-def test_broken_manifest_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(RepositoryError, match=r"manifest\.json"):
-        Manifest.read(tmp_path)
-
-
-def test_missing_manifest_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match=r"manifest\.json"):
-        Manifest.read(tmp_path)

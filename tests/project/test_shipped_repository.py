@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.manifest import Manifest, sha256
+from export.manifest import Manifest
 from export.model_config import LIPSYNC, LIPSYNC_STEPS, MODELS, from_text
 
 REPOSITORY = Path(__file__).parent.parent.parent / "model_repository" / "cpu"
@@ -21,8 +21,7 @@ def manifest() -> Manifest:
 
 def test_the_files_are_those_of_the_manifest(manifest: Manifest) -> None:
     assert set(manifest.models) | set(manifest.missing) == set(MODELS)
-    for name, entry in manifest.models.items():
-        assert sha256(REPOSITORY / name / "1" / "model.onnx") == entry.sha256, name
+    assert manifest.damaged(REPOSITORY) is None
 
 
 def test_it_is_small_enough_to_be_cloned() -> None:

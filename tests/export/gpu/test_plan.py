@@ -18,6 +18,7 @@ from export.gpu import plan as plan_module
 from export.gpu.plan import plan, print_plan
 from export.init import _UNET, _UNET_SIZES, _WHISPER, _vae
 from export.model_config import MODELS
+from orchestrator.errors import CheckpointError
 
 DOCS = Path(__file__).parents[3] / "docs" / "tensorrt.md"
 
@@ -66,3 +67,21 @@ class Attention(nn.Module):
 def test_attention_counts_on_a_cpu() -> None:
     gflop = rehearse(Attention(), MODELS["whisper_encoder"], FullSize.root)
     assert gflop == pytest.approx(2 * 2 * 3000 * 3000 * 80 / 1e9, abs=1e-3)
+
+
+def test_a_network_that_does_not_run_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Labelled(FullSize):
+        whisper = None
+
+        def autoencoder(self, *, fast: bool = False) -> AutoencoderKL:
+            return _vae("small").eval()
+
+        def unet(self) -> UNet2DConditionModel:
+            config = {**_UNET, **_UNET_SIZES["small"], "num_class_embeds": 3}
+            return UNet2DConditionModel.from_config(config).eval()
+
+    monkeypatch.setattr(plan_module, "Checkpoint", Labelled)
+    with pytest.raises(CheckpointError, match="unet: the network of the config files does not run"):
+        list(plan(FullSize.root, "full"))
