@@ -203,5 +203,6 @@ async def _serve(server: EmbeddedTriton) -> None:
 
 
 def _to_stderr(line: LogLine) -> None:
-    """Pass the server's log on."""
-    print(line.text, file=sys.stderr, flush=True)  # noqa: T201 -- the command's own output
+    """Pass the server's log on, as long as somebody reads it."""
+    with contextlib.suppress(OSError):
+        print(line.text, file=sys.stderr, flush=True)  # noqa: T201 -- the command's own output

@@ -214,16 +214,19 @@ class EmbeddedTriton:
             "shm_prefix": scratch.name,
             "grace": KILL_SECONDS,
         }
-        self._keeper = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-I", "-S", str(Path(__file__).with_name("keeper.py"))),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(scratch.lock_fd,),
-            limit=LINE_LIMIT,
-        )
+        try:
+            self._keeper = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-I", "-S", str(Path(__file__).with_name("keeper.py"))),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(scratch.lock_fd,),
+                limit=LINE_LIMIT,
+            )
+        except OSError as error:
+            raise ServerDiedError(f"tritonserver cannot be started: {error.strerror}") from error
         scratch.release()
         assert self._keeper.stdin is not None
         self._keeper.stdin.write(json.dumps(plan).encode() + b"\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -14,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import SetupError
-from orchestrator.inference import EmbeddedTriton, distribution, scratch
+from orchestrator.errors import ServerDiedError, SetupError
+from orchestrator.inference import EmbeddedTriton, connection, distribution, scratch
 from orchestrator.inference.ports import Ports
-from orchestrator.inference.triton_log import LogReader
+from orchestrator.inference.triton_log import LogLine, LogReader
 
 HEAD = "1123 02:40:09.247000 1234 model_lifecycle.cc:642] "
 
@@ -111,6 +113,34 @@ async def test_a_full_disk_is_said_and_leaves_nothing(
     with pytest.raises(SetupError, match="No space left on device"):
         await EmbeddedTriton(one_model()).start()
     assert not any(path.exists() for path in folder.glob("*"))
+
+
+async def test_a_server_that_the_machine_has_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_model: Callable[[], Path]
+) -> None:
+    """The supervisor counts it as a death; anything but our own errors would end the watch."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    with pytest.raises(ServerDiedError, match="cannot be started: Cannot allocate memory"):
+        await EmbeddedTriton(one_model()).start()
+    assert not any(folder.iterdir())
+
+
+def test_a_log_that_nobody_reads_any_more_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error would end the reading of the server's log, whose full pipe then stops the server."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", closed)
+        connection._to_stderr(LogLine(logging.INFO, "loaded"))
+        with contextlib.suppress(BrokenPipeError):
+            closed.close()
 
 
 def test_free_ports_differ_and_taken_ones_are_refused() -> None:

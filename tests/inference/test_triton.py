@@ -90,8 +90,24 @@ async def test_steps_shorten_what_the_server_sends(client: TritonClient) -> None
     assert cut["hidden_states"].shape == (1, 7, 5, 384)
     whole = await client.infer("whisper_encoder", {"mel": mel})
     assert whole["hidden_states"].shape == (1, 1500, 5, 384)
-    with pytest.raises(BadInputError, match="steps is 0"):
-        await client.infer("whisper_encoder", {"mel": mel}, parameters={"steps": 0})
+
+
+@pytest.mark.parametrize("steps", [0, -3, "many", "1e999", True])
+async def test_bad_steps_are_refused_alone(client: TritonClient, steps: int | str) -> None:
+    """The requests that share its batch are answered."""
+    mel = np.zeros((1, 80, 3000), np.float32)
+
+    async def ask(wanted: int | str) -> dict[str, np.ndarray]:
+        return await client.infer("whisper_encoder", {"mel": mel}, parameters={"steps": wanted})
+
+    calls = [ask(steps if number % 3 == 1 else 7) for number in range(9)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for number, answer in enumerate(answers):
+        if number % 3 == 1:
+            assert isinstance(answer, BadInputError) and f"steps is {steps}" in str(answer)
+        else:
+            assert isinstance(answer, dict), answer
+            assert answer["hidden_states"].shape == (1, 7, 5, 384)
 
 
 async def test_what_a_model_does_not_take_is_bad_input(client: TritonClient) -> None:

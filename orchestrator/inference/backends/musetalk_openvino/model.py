@@ -115,11 +115,11 @@ def _tensor(name: str, array: np.ndarray[Any, Any]) -> Any:
 
 def _response(request: Any, results: dict[str, np.ndarray[Any, Any]]) -> Any:
     """The part of the batch that one request asked for."""
-    steps = _steps(request)
-    if steps is not None and steps < 1:
-        refusal = f"steps is {steps}, not 1 or more"
+    try:
+        steps = _steps(request)
+    except ValueError as error:  # this one's fault: the others of the batch get their answers
         return pb_utils.InferenceResponse(
-            error=pb_utils.TritonError(refusal, pb_utils.TritonError.INVALID_ARG)
+            error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
         )
     wanted = request.requested_output_names()
     # Triton copies each array once, out of this process.
@@ -133,7 +133,15 @@ def _response(request: Any, results: dict[str, np.ndarray[Any, Any]]) -> Any:
 
 
 def _steps(request: Any) -> int | None:
-    """Request parameter ``steps``: how many rows of the second axis to send back."""
+    """Request parameter ``steps``: how many rows of the second axis to send back.
+
+    Raises:
+        ValueError: it is no number, or too small.
+    """
     text = request.parameters()
     steps = json.loads(text).get("steps") if text else None
-    return None if steps is None else int(steps)
+    if steps is None:
+        return None
+    if not str(steps).isdecimal() or int(steps) < 1:
+        raise ValueError(f"steps is {steps}, not 1 or more")
+    return int(steps)
