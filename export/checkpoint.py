@@ -42,6 +42,7 @@ _VAE_CLASSES: dict[str, type[Any]] = {
     "AutoencoderKL": AutoencoderKL,
     "AutoencoderTiny": AutoencoderTiny,
 }
+_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pth")
 _WEIGHT_NAMES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.bin",
@@ -72,7 +73,13 @@ def _weights_in(folder: Path) -> Path:
     for name in _WEIGHT_NAMES:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder}: none of {', '.join(_WEIGHT_NAMES)} is there")
+    others = sorted(path for path in folder.glob("*") if path.suffix in _WEIGHT_ENDINGS)
+    if len(others) > 1:
+        names = ", ".join(path.name for path in others)
+        raise CheckpointError(f"{folder}: which of {names} has the weights?", remedy="keep one")
+    if not others:
+        raise CheckpointError(f"{folder}: none of {', '.join(_WEIGHT_NAMES)} is there")
+    return others[0]
 
 
 def _construct(build: Callable[[], Network], config: Path) -> Network:

@@ -244,3 +244,18 @@ def test_first_weight_file_found_wins(small_checkpoint: Path) -> None:
     torch.save(weights, path.with_suffix(".bin"))
     vae = Checkpoint.open(small_checkpoint).autoencoder()
     assert not any(value.any() for value in vae.state_dict().values())
+
+
+@pytest.mark.parametrize("name", ["vae-ft-mse.bin", "model.fp16.safetensors", "weights.pth"])
+def test_a_weight_file_of_another_name(small_checkpoint: Path, name: str) -> None:
+    usual = small_checkpoint / "sd-vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(usual)
+    usual.unlink()
+    path = usual.with_name(name)
+    save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
+    checkpoint = Checkpoint.open(small_checkpoint)
+    assert checkpoint.autoencoder().state_dict().keys() == weights.keys()
+    assert path in checkpoint.sources(fast=False)
+    torch.save(weights, usual.with_name("z.bin"))
+    with pytest.raises(CheckpointError, match=f"which of {name}, z.bin has the weights"):
+        checkpoint.autoencoder()
