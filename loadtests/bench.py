@@ -11,19 +11,23 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Final
 
 import psutil
 from rich.console import Console
 
+from loadtests.bench_batching import SESSIONS, batching, request_sizes
 from loadtests.bench_cache import BenchCache, Decoder, Size
+from loadtests.bench_live import SECTION, live
 from loadtests.bench_model import against_pytorch
 from loadtests.bench_report import Row, show, write
-from loadtests.bench_service import claimed_gains, media
+from loadtests.bench_service import against_old_way, claimed_gains, media
 from loadtests.bench_triton import BareChain, Inputs, overhead, throughput
 from loadtests.burst import BATCHES, burst
 from loadtests.machine import Machine, measure
 from loadtests.plain_loop import PlainLoop
+from loadtests.turns import BREAKS
 from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.inference import EmbeddedTriton, TritonClient
 
@@ -80,6 +84,7 @@ class Bench:
             if size == "small" or decoder == "fast":
                 rows += await self._clients(client, size, decoder)
                 rows.append(await self._burst(client, size, decoder))
+            rows += await self._batches(client, repository, size, decoder)
             with PlainLoop(checkpoint) as loop:
                 rows += await against_pytorch(
                     client,
@@ -128,6 +133,19 @@ class Bench:
             )
         return rows
 
+    async def _batches(
+        self, client: TritonClient, repository: Path, size: Size, decoder: Decoder
+    ) -> list[Row]:
+        section = _section(size, decoder)
+        if size == "full":
+            # A second server of this size beside the first does not fit everywhere.
+            return await request_sizes(client, section, 2)
+        rows = await request_sizes(client, section, 3 if self._quick else 20)
+        sessions, seconds = ((1, 8), 0.3) if self._quick else (SESSIONS, 5.0)
+        return rows + await batching(
+            client, repository, section, sessions=sessions, seconds=seconds
+        )
+
     async def _burst(self, client: TritonClient, size: Size, decoder: Decoder) -> Row:
         batch = (await client.model_config("lipsync")).max_batch
         inputs = Inputs.random(batch)
@@ -170,7 +188,7 @@ async def _guarded(section: str, work: _Section) -> list[Row]:
         return await work()
     except SetupError as error:
         return [Row(section, "not measured", None, note=str(error))]
-    except (MuseTalkError, BrokenProcessPool, OSError, RuntimeError) as error:
+    except (MuseTalkError, BrokenProcessPool, RuntimeError, SubprocessError, *BREAKS) as error:
         return [Row(section, "not measured", None, note=str(error) or repr(error), failed=True)]
 
 
@@ -179,7 +197,7 @@ async def run(output: Path, cache: Path, *, quick: bool) -> int:
 
     Args:
         output: JSON file.
-        cache: folder of checkpoints and repositories.
+        cache: folder of checkpoints, repositories and what the service keeps.
         quick: small networks only, few repetitions.
 
     Returns:
@@ -200,10 +218,13 @@ async def run(output: Path, cache: Path, *, quick: bool) -> int:
     ]
     if not quick:
         sections += [
+            (_section("small", "fast"), lambda: bench.networks("small", "fast")),
             (_section("full", "full"), lambda: bench.networks("full", "full")),
             (_section("full", "fast"), lambda: bench.networks("full", "fast")),
             ("media, one core", media),
             ("claims, text to MP4", claimed_gains),
+            (SECTION, lambda: live(cache / "service", output.with_suffix(".png"))),
+            ("the old way", lambda: against_old_way(cache / "service")),
         ]
     rows = _machine_rows(machine)
     for name, work in sections:

@@ -89,6 +89,23 @@ async def seconds_each(call: Callable[[], Awaitable[object]], runs: int) -> list
     return seconds
 
 
+async def request_seconds(client: TritonClient, batch: int, runs: int) -> float:
+    """Median seconds of a request for ``batch`` frames, after one that is not counted.
+
+    Args:
+        client: of a server with nobody else on it.
+        batch: frames a request.
+        runs: requests, one after the other.
+    """
+    inputs = Inputs.random(batch)
+
+    async def ask() -> None:
+        await client.lipsync(inputs.latents, inputs.audio, timeout=600)
+
+    await ask()
+    return statistics.median(await seconds_each(ask, runs))
+
+
 @dataclass(frozen=True)
 class Overhead:
     """Seconds a frame with and without Triton, and the median ratio pair by pair."""

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from loadtests.loopback_llm import LoopbackLlm, loopback_llm
 from loadtests.service import serving
-from loadtests.turns import timing
+from loadtests.turns import BREAKS, timing
 from loadtests.viewer import Viewer
 from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.speech.ffmpeg import ffmpeg_path
@@ -56,7 +56,11 @@ class Old:
     @property
     def total(self) -> float:
         """Until the video is there, and with it its first frame."""
-        return self.llm + self.tts + self.convert + self.render + self.mux
+        return sum(self.steps().values())
+
+    def steps(self) -> dict[str, float]:
+        """Seconds of each, one after the other."""
+        return {name: seconds for name, seconds in asdict(self).items() if name != "frames"}
 
 
 @dataclass(frozen=True)
@@ -227,8 +231,8 @@ async def compare(checkpoint: Path, prepared: Path | None, cache: Path) -> tuple
         return await old_way(llm, checkpoint, prepared or prepared_avatar(cache)), new
 
 
-def main() -> None:
-    """Compare, print, write."""
+def main() -> int:
+    """Compare, print, write; 1 when one of the two failed."""
     parser = argparse.ArgumentParser(description="The replaced backend against this one")
     parser.add_argument("--render", nargs=4, type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
@@ -242,10 +246,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.render:
         render(*given.render)
-        return
-    old, new = asyncio.run(compare(given.checkpoint, given.avatar, given.cache))
+        return 0
+    try:
+        old, new = asyncio.run(compare(given.checkpoint, given.avatar, given.cache))
+    except (MuseTalkError, subprocess.CalledProcessError, *BREAKS) as error:
+        Console(stderr=True).print(f"old_way: {error}", highlight=False)
+        return 1
     console = Console()
-    steps = ", ".join(f"{k} {v:.1f} s" for k, v in asdict(old).items() if k != "frames")
+    steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in old.steps().items())
     console.print(f"the old way: {old.total:.1f} s until anything is seen ({steps})")
     console.print(
         f"ours: first frame {new.first_frame:.2f} s after the question, "
@@ -255,7 +263,8 @@ def main() -> None:
     given.output.parent.mkdir(parents=True, exist_ok=True)
     found = {"old": {**asdict(old), "total": old.total}, "ours": asdict(new)}
     given.output.write_text(json.dumps(found, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.bench import run
+from loadtests.bench_batching import unbatched
 from loadtests.bench_cache import BenchCache
 from loadtests.bench_model import Part, what_limits
 from loadtests.bench_report import Row
@@ -31,6 +32,13 @@ async def test_quick_run_measures_every_row_of_the_small_networks(tmp_path: Path
     (share,) = [row for name, row in rows.items() if name.startswith("share of")]
     assert 0 < share["value"] < 1.2
     assert "vae_decoder" in share["note"]
+    sizes = [row for name, row in rows.items() if name.startswith("1 session, batch")]
+    assert len(sizes) == 4 and all(row["value"] > 0 for row in sizes)
+    batching = {name: row for name, row in rows.items() if name.startswith("dynamic batching")}
+    assert len(batching) == 6  # three profiles, 1 and 8 sessions
+    small = batching["dynamic batching on against off, profile classic, 8 sessions"]
+    assert small["details"]["mean_batch"] > 2.5, "requests of 2 frames were not batched"
+    assert small["details"]["off"] > 0
     (overhead,) = [row for name, row in rows.items() if "bare OpenVINO" in name]
     assert 0.5 < overhead["value"] < 5
     assert (tmp_path / "cache" / "small" / "repo-full" / "manifest.json").is_file()
@@ -61,3 +69,17 @@ def test_words_name_the_model_that_loses_most() -> None:
 )
 def test_targets(value: float | None, bound: str, met: bool | None) -> None:
     assert Row("s", "n", value, "x", 4.0, bound).met is met  # type: ignore[arg-type]
+
+
+def test_without_batching_only_the_configurations_differ(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    (repository / "unet" / "1").mkdir(parents=True)
+    (repository / "unet" / "1" / "model.onnx").write_bytes(b"weights")
+    words = 'name: "unet"\nmax_batch_size: 8\ndynamic_batching {\n}\n'
+    (repository / "unet" / "config.pbtxt").write_text(words)
+    copy = unbatched(repository, tmp_path)
+    assert (repository / "unet" / "config.pbtxt").read_text() == words
+    assert (copy / "unet" / "config.pbtxt").read_text() == words.replace(
+        "dynamic_batching {\n}\n", ""
+    )
+    assert (copy / "unet" / "1" / "model.onnx").read_bytes() == b"weights"
