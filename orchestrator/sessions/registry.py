@@ -224,7 +224,10 @@ class Sessions:
     async def close(self) -> None:
         """End all sessions; their conversations stay in the store."""
         self._closed = True
-        await asyncio.gather(*(self._end(session) for session in [*self._sessions.values()]))
+        ending = (self._end(session) for session in [*self._sessions.values()])
+        for error in await asyncio.gather(*ending, return_exceptions=True):
+            if error is not None:
+                LOG.error("a session did not end as it should", exc_info=error)
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def sweep(self) -> None:

@@ -205,3 +205,28 @@ async def test_one_session_that_does_not_end_keeps_no_other(
     second.detach(clients[1])
     await clients[1].until(lambda: world.medias[1].closed)
     assert sessions.count == 0
+
+
+async def test_all_sessions_end_though_one_cannot(
+    world: Any,
+    sessions: Sessions,
+    make_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = [(await join(sessions, make_client())).session for _ in range(2)]
+    close, slow = first.close, second.close
+
+    async def broken() -> None:
+        await close()
+        raise RuntimeError("a bug")
+
+    async def slowly() -> None:
+        await asyncio.sleep(0.1)
+        await slow()
+
+    monkeypatch.setattr(first, "close", broken)
+    monkeypatch.setattr(second, "close", slowly)
+    await sessions.close()
+    assert [media.closed for media in world.medias] == [True, True]
+    assert "a bug" in caplog.text
