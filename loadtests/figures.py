@@ -12,8 +12,8 @@ from typing import Final
 from loadtests.simulation import percentile
 
 SECONDS: Final = (
-    *("first_audio", "first_frame", "frame_gap", "real_time_factor", "time_to_silence"),
-    *("lipsync", "render", "sound_offset"),
+    *("first_audio", "first_frame", "first_frame_after_text", "frame_gap", "real_time_factor"),
+    *("time_to_silence", "lipsync", "render", "sound_offset"),
 )
 """Figures of which a report shows the distribution; all but the real-time factor in seconds."""
 

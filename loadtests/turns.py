@@ -94,6 +94,9 @@ class Speaker:
         for name in ("first_audio", "real_time_factor"):
             if report[name] is not None:
                 figures[name] = float(report[name])
+        if (voice := report["stages"].get("tts")) is not None:
+            # The voice begins when the first piece of text is complete, whoever wrote it how fast.
+            figures["first_frame_after_text"] = figures["first_frame"] - float(voice["start"])
         marker = None
         if request == "speech":
             marker, offset = await own_tone(viewer, spoken, frequency(self.number))

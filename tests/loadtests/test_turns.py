@@ -42,7 +42,8 @@ class Told(Viewer):
         if not self.ends:
             await asyncio.sleep(timeout)
         figures = dict.fromkeys(("first_audio", "real_time_factor"), 0.5)
-        return {**figures, "frames": 25, "frames_late": 0, "frames_reduced": 0}
+        stages = {"tts": {"start": -0.25, "duration": 0.2, "busy": 0.2}}
+        return {**figures, "frames": 25, "frames_late": 0, "frames_reduced": 0, "stages": stages}
 
     async def idle_again(self, turn: str, timeout: float = 60) -> None:
         pass
@@ -64,6 +65,8 @@ async def test_another_viewers_words_beside_the_own_are_cross_talk(
     viewer.said = said
     turn = await Speaker(3, await viewer.__aenter__(), random.Random(0)).turn("say")
     assert turn.marker is marker and not turn.error
+    waited = turn.figures["first_frame_after_text"] - turn.figures["first_frame"]
+    assert waited == pytest.approx(0.25)
 
 
 @pytest.fixture
