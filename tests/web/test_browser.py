@@ -300,13 +300,16 @@ def test_the_keyboard_is_enough(studio: Any) -> None:
     assert studio.value("document.activeElement.id") == "tune"
 
 
-def test_a_phone_shows_all_without_scrolling_sideways(window: Callable[..., Any]) -> None:
-    studio = window(viewport={"width": 360, "height": 740}, has_touch=True)
+@pytest.mark.parametrize(("width", "locale"), [(360, "en-GB"), (320, "fr-FR")])
+def test_a_phone_shows_all_without_scrolling_sideways(
+    window: Callable[..., Any], width: int, locale: str
+) -> None:
+    studio = window(viewport={"width": width, "height": 740}, locale=locale, has_touch=True)
     studio.meet()
     for view in ("talk", "avatars", "videos", "timing"):
         studio.page.click(f"a[href='#{view}'] >> nth=-1")
         time.sleep(0.3)
-        assert studio.value("document.documentElement.scrollWidth") <= 360, view
+        assert studio.value("document.documentElement.scrollWidth") <= width, view
 
 
 def test_a_video_element_plays_a_speech_while_it_is_made(studio: Any, server: Any) -> None:

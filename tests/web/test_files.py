@@ -114,6 +114,11 @@ def test_both_languages_say_the_same_things() -> None:
         assert sorted(holes) == sorted(re.findall(r"\{\w+\}", french[name])), name
 
 
+def test_french_signs_do_not_begin_a_line() -> None:
+    for name, text in words("fr").items():
+        assert not re.search(r" [:;?!»%]|« ", text), f"{name}: a space that may break"
+
+
 def test_every_text_that_is_asked_for_exists() -> None:
     english = words("en")
     sources = "\n".join(path.read_text() for path in [*SCRIPTS, studio.FOLDER / "index.html"])

@@ -44,10 +44,11 @@ export function sentence(text) {
   return /[.!?…]$/.test(capital) ? capital : `${capital}.`;
 }
 
-/** Fill and open a dialog; its first `[autofocus]` gets the focus. */
+/** Fill and open a dialog; its first `[autofocus]` gets the focus, in one that was open as well. */
 export function openDialog(dialog, ...content) {
   dialog.replaceChildren(...content.filter((child) => child !== null));
   if (!dialog.open) dialog.showModal();
+  else (dialog.querySelector("[autofocus]") ?? dialog.querySelector("button")).focus();
 }
 
 /** A dialog's heading with its close button. */

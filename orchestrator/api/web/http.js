@@ -13,8 +13,13 @@ export class Problem extends Error {
 }
 
 let askForKey = async () => null;
+let asking = null;
+let declined = false;
 
-/** Set the function that asks the person for a key; it resolves to null when they decline. */
+/**
+ * Set the function that asks the person for a key, told whether the one they gave was refused; it
+ * resolves to null when they decline.
+ */
 export function onKeyNeeded(ask) {
   askForKey = ask;
 }
@@ -23,10 +28,17 @@ export function key() {
   return sessionStorage.getItem(KEY) ?? undefined;
 }
 
-/** Ask for a key; true when there is a new one. */
-export async function renewKey() {
-  const given = await askForKey();
+/**
+ * True when there is another key than the one that was refused. Many requests can be refused at
+ * once: the person is asked once for all, and not again after they declined.
+ */
+export async function renewKey(refused) {
+  if (key() !== refused) return true;
+  if (declined) return false;
+  asking ??= askForKey(Boolean(refused)).finally(() => (asking = null));
+  const given = await asking;
   if (given) sessionStorage.setItem(KEY, given);
+  declined = !given;
   return Boolean(given);
 }
 
@@ -36,6 +48,7 @@ function headers(extra = {}) {
 
 /** A request; resolves to the parsed JSON (null when there is no body). */
 export async function call(path, { method = "GET", json, form, headers: extra, signal } = {}) {
+  const used = key();
   const init = { method, signal, headers: headers(extra) };
   if (json !== undefined) {
     init.body = JSON.stringify(json);
@@ -45,20 +58,22 @@ export async function call(path, { method = "GET", json, form, headers: extra, s
     if (error.name === "AbortError") throw error;
     throw new Problem({ message: t("problem.network"), remedy: t("problem.network.remedy") });
   });
-  if (answer.status === 401 && (await renewKey())) return call(path, { method, json, form, headers: extra, signal });
+  if (answer.status === 401 && (await renewKey(used))) return call(path, { method, json, form, headers: extra, signal });
   const text = await answer.text();
   if (!answer.ok) throw refusal(answer.status, text);
   return text ? JSON.parse(text) : null;
 }
 
-/** Like a POST by `call`, with `onprogress(0..1)` while the body goes out. */
-export function upload(path, form, onprogress) {
+/** Like a POST by `call`, with `onprogress(0..1)` while the body goes out; `signal` stops it. */
+export function upload(path, form, onprogress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", path);
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.upload.onprogress = ({ loaded, total }) => onprogress(total ? loaded / total : 0);
     request.onerror = () => reject(new Problem({ message: t("problem.network"), remedy: t("problem.network.remedy") }));
+    request.onabort = () => reject(signal.reason);
+    signal.addEventListener("abort", () => request.abort());
     request.onload = () => {
       if (request.status < 300) resolve(JSON.parse(request.responseText));
       else reject(refusal(request.status, request.responseText));

@@ -27,6 +27,9 @@ export function tIn(code, name) {
   return (WORDS[code] ?? WORDS[current])[name];
 }
 
+/** How the person's own region writes numbers and times, where they read that language. */
+const locale = () => navigator.languages?.find((tag) => tag.slice(0, 2) === current) ?? current;
+
 /** What a language is called in the page's. */
 export function languageName(code) {
   return new Intl.DisplayNames([current], { type: "language" }).of(code);
@@ -35,7 +38,12 @@ export function languageName(code) {
 /** A number with so many decimals, as the language writes it. */
 export function number(value, digits = 0) {
   const form = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  return value.toLocaleString(current, form);
+  return value.toLocaleString(locale(), form);
+}
+
+/** A part of one as a percentage. */
+export function percent(part) {
+  return part.toLocaleString(locale(), { style: "percent" });
 }
 
 /** Seconds for people: milliseconds under one second. */
@@ -46,7 +54,7 @@ export function duration(seconds) {
 }
 
 export function moment(date, style = { hour: "2-digit", minute: "2-digit" }) {
-  return new Date(date).toLocaleString(current, style);
+  return new Date(date).toLocaleString(locale(), style);
 }
 
 /** Call now and whenever the language changes. */

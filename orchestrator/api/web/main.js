@@ -1,6 +1,6 @@
 // Puts the page together: which view is open, the language, the one session.
 
-import { $, dialogHead, h, openDialog } from "./dom.js";
+import { $, dialogHead, h, openDialog, showProblem } from "./dom.js";
 import { cast } from "./cast.js";
 import { onKeyNeeded } from "./http.js";
 import { language, onLanguage, setLanguage, t, translate } from "./i18n.js";
@@ -32,8 +32,11 @@ const views = {
   timing: new TimingView(session, player),
 };
 
+const viewName = () => (views[location.hash.slice(1)] ? location.hash.slice(1) : "talk");
+const title = () => (document.title = `${t(`nav.${viewName()}`)} · MuseTalk Studio`);
+
 function route() {
-  const name = views[location.hash.slice(1)] ? location.hash.slice(1) : "talk";
+  const name = viewName();
   for (const [other, view] of Object.entries(views)) {
     const shown = other === name;
     if (!$(`view-${other}`).hidden && !shown) view.hide?.();
@@ -43,28 +46,36 @@ function route() {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${t(`nav.${name}`)} · MuseTalk Studio`;
+  title();
   views[name].show?.();
   scrollTo(0, 0);
 }
 
-onKeyNeeded(() => new Promise((resolve) => {
+onKeyNeeded((refused) => new Promise((resolve) => {
   const dialog = $("key-dialog");
+  const wrong = h("p", { class: "problem", role: "alert" });
+  showProblem(wrong, refused ? { message: t("key.refused") } : null);
   const input = h("input", { type: "password", id: "key", required: true, autofocus: true, autocomplete: "off" });
   const form = h("form", { method: "dialog", class: "form", onsubmit: () => resolve(input.value) },
     h("label", { class: "field" }, h("span", {}, t("key.label")), input, h("small", {}, t("key.help"))),
     h("button", { class: "button primary" }, t("key.use")));
   dialog.onclose = () => resolve(null);
-  openDialog(dialog, dialogHead(dialog, "key-title", t("key.title"), t("close")), form);
+  openDialog(dialog, dialogHead(dialog, "key-title", t("key.title"), t("close")), wrong, form);
 }));
 
 onLanguage(() => {
   document.documentElement.lang = $("language").value = language();
   translate(document);
-  document.title = `${t(`nav.${location.hash.slice(1) || "talk"}`)} · MuseTalk Studio`;
+  title();
 });
 $("language").addEventListener("change", () => setLanguage($("language").value));
 addEventListener("hashchange", route);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  location.hash = "#talk";
+  route(); // now: what is hidden cannot have the focus
+  $("message").focus();
+});
 route();
 
 cast.refresh().catch(() => {});

@@ -9,6 +9,7 @@ const RETRY_MS = [250, 500, 1000, 2000, 4000];
 const PLAYHEAD_MS = 250;
 const TURNS_KEPT = 50;
 const JOIN_MS = 150000; // an avatar that nobody used before is prepared first
+const LEAVE_MS = 1000;
 const ELSEWHERE_MS = 60000; // a server alone takes its time to stop and to start again
 const PIECE_BYTES = 64000; // 2 s of speech; the server takes up to 64 KB
 
@@ -21,6 +22,7 @@ export class Session extends EventTarget {
   #timer = 0;
   #asked = null; // when the request that is not a turn yet was made
   #firsts = new Set();
+  #restarts = 0;
 
   /** connecting | ready | lost | refused */
   phase = "connecting";
@@ -54,28 +56,34 @@ export class Session extends EventTarget {
     this.#socket = socket;
     this.#listen(socket);
     socket.onclose = () => socket === this.#socket && this.#lost();
+    const used = key();
+    const restarts = this.#restarts;
     const { protocol, host } = location;
     const address = `${protocol.replace("http", "ws")}//${host}/socket.io/?EIO=4&transport=websocket`;
     try {
-      await socket.open(address, key() ? { key: key() } : {});
-      await this.#join(socket);
+      await socket.open(address, used ? { key: used } : {});
+      if (socket !== this.#socket) return socket.close();
+      return await this.#join(socket);
     } catch (error) {
-      if (error instanceof Refused) await this.#refused(error);
-      else if (socket === this.#socket) socket.close();
+      if (!(error instanceof Refused)) return socket === this.#socket && socket.close();
+      return restarts === this.#restarts && this.#refused(error, used);
     }
   }
 
   /** Begin again with other choices (another avatar, voice or profile). */
   async restart() {
     const socket = this.#socket;
-    this.#socket = null;
+    const restart = ++this.#restarts;
+    this.#socket = this.joined = null;
     this.#forget();
     this.captions = [];
     this.#become("idle", null);
     this.#enter("connecting");
-    await socket?.request("leave", {}, 1000).catch(() => {});
-    socket?.close();
-    await this.connect();
+    const left = socket?.request("leave", {}, JOIN_MS).catch(() => {}).then(() => socket.close());
+    // A server that is still preparing the face of the last choice hears of it afterwards.
+    await Promise.race([left, new Promise((resolve) => setTimeout(resolve, LEAVE_MS))]);
+    // Who chose again meanwhile is connected by that choice; two connections would be two sessions.
+    if (restart === this.#restarts) await this.connect();
   }
 
   say(text) {
@@ -150,6 +158,7 @@ export class Session extends EventTarget {
 
   async #join(socket) {
     const answer = await socket.request("join", { ...(await this.#choices()), ...this.#place }, JOIN_MS);
+    if (socket !== this.#socket) return undefined; // another choice was made meanwhile
     if (!answer.ok) {
       if (this.#place.session && !answer.error.retryable) {
         this.#forget();
@@ -170,12 +179,13 @@ export class Session extends EventTarget {
     const { session, token } = answer;
     this.#place = { ...this.#place, session, token };
     sessionStorage.setItem(PLACE, JSON.stringify({ session, token }));
-    this.#enter("ready");
+    return this.#enter("ready");
   }
 
-  async #refused(error) {
+  async #refused(error, used) {
+    clearTimeout(this.#timer); // the connection was lost, too, but trying again needs another key
     this.#socket = null;
-    if (await renewKey()) return this.connect();
+    if (await renewKey(used)) return this.connect();
     this.#enter("refused", error);
   }
 

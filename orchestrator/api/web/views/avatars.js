@@ -3,7 +3,7 @@
 import { avatarPath, cast } from "../cast.js";
 import { $, dialogHead, h, icon, openDialog, showProblem } from "../dom.js";
 import { media, Problem } from "../http.js";
-import { number, onLanguage, t } from "../i18n.js";
+import { number, onLanguage, percent, t } from "../i18n.js";
 import { forgetAvatar } from "../preferences.js";
 import { openCreate, showSheet } from "./create.js";
 import { openSettings } from "./settings.js";
@@ -12,6 +12,7 @@ export class AvatarsView {
   #talk;
   #shown = false;
   #key = "";
+  #copies = []; // addresses that media() may have made, to be given back
   #seen = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       if (isIntersecting) target.play().catch(() => {});
@@ -21,7 +22,10 @@ export class AvatarsView {
 
   constructor(talk) {
     this.#talk = talk;
-    cast.addEventListener("change", () => this.#shown && this.#draw());
+    cast.addEventListener("change", () => {
+      showProblem($("avatars-problem"), null);
+      if (this.#shown) this.#draw();
+    });
     $("avatar-file").addEventListener("change", () => {
       const [file] = $("avatar-file").files;
       $("avatar-file").value = "";
@@ -34,14 +38,18 @@ export class AvatarsView {
   show() {
     this.#shown = true;
     this.#draw(true);
-    cast.refresh().then(() => showProblem($("avatars-problem"), null),
-      (error) => showProblem($("avatars-problem"), error));
+    cast.refresh().catch((error) => showProblem($("avatars-problem"), error));
   }
 
   hide() {
     this.#shown = false;
+    this.#clear();
+  }
+
+  #clear() {
     this.#seen.disconnect();
     $("gallery").replaceChildren();
+    for (const address of this.#copies.splice(0)) URL.revokeObjectURL(address);
   }
 
   #create(file) {
@@ -59,16 +67,14 @@ export class AvatarsView {
 
   #bindDrop() {
     const files = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
-    let depth = 0;
     const over = (on) => $("drop").classList.toggle("on", on);
     const wanted = () => !document.querySelector("dialog[open]");
-    addEventListener("dragenter", (event) => files(event) && wanted() && over(++depth > 0));
-    addEventListener("dragleave", (event) => files(event) && over(--depth > 0));
+    addEventListener("dragenter", (event) => files(event) && wanted() && over(true));
+    addEventListener("dragleave", ({ relatedTarget }) => relatedTarget || over(false)); // to nothing: out
     addEventListener("dragover", (event) => files(event) && event.preventDefault());
     addEventListener("drop", (event) => {
       if (!files(event)) return;
       event.preventDefault();
-      depth = 0;
       over(false);
       if (wanted()) this.#create(event.dataTransfer.files[0]);
     });
@@ -78,8 +84,8 @@ export class AvatarsView {
     const key = JSON.stringify(cast.avatars.map(({ id, status, progress }) => [id, status, progress]));
     if (!anyway && key === this.#key) return;
     this.#key = key;
-    this.#seen.disconnect();
-    $("gallery").replaceChildren(...cast.avatars.map((avatar) => this.#card(avatar)), this.#newCard());
+    this.#clear();
+    $("gallery").append(...cast.avatars.map((avatar) => this.#card(avatar)), this.#newCard());
   }
 
   #newCard() {
@@ -113,18 +119,25 @@ export class AvatarsView {
 
   #preview(id) {
     const video = h("video", { muted: true, loop: true, playsInline: true, preload: "none", tabindex: "-1", "aria-hidden": "true" });
-    media(avatarPath(id, "poster.jpg")).then((source) => (video.poster = source)).catch(() => {});
+    this.#fetch(id, "poster.jpg", (source) => (video.poster = source));
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) {
-      media(avatarPath(id, "preview.mp4")).then((source) => {
+      this.#fetch(id, "preview.mp4", (source) => {
         video.src = source;
         this.#seen.observe(video);
-      }).catch(() => {});
+      });
     }
     return video;
   }
 
+  #fetch(id, part, use) {
+    media(avatarPath(id, part)).then((source) => {
+      this.#copies.push(source);
+      use(source);
+    }).catch(() => {});
+  }
+
   #description({ status, progress: done, width, height, fps, frames }) {
-    if (status === "preparing") return t("avatars.preparing", { percent: Math.round((done ?? 0) * 100) });
+    if (status === "preparing") return t("avatars.preparing", { percent: percent(done ?? 0) });
     if (status === "failed") return t("avatars.failed");
     if (!frames) return "";
     const clip = t("avatars.frames", { count: frames, seconds: `${number(frames / fps, frames / fps < 10 ? 1 : 0)} s` });

@@ -42,7 +42,15 @@ export class Log {
       }
     }
     const low = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
-    item.replaceChildren(...this.#content(turn));
+    // Only what changed is touched: screen readers read out what is put into a log, and a link in
+    // it may have the focus.
+    const content = this.#content(turn);
+    content.forEach((element, i) => {
+      const there = item.children[i];
+      if (!there) item.append(element);
+      else if (!there.isEqualNode(element)) there.replaceWith(element);
+    });
+    while (item.children.length > content.length) item.lastElementChild.remove();
     if (low) log.scrollTop = log.scrollHeight;
   }
 

@@ -13,6 +13,7 @@ export class MicrophoneButton {
   #mode;
   #to;
   #microphone = null;
+  #starting = false; // the browser may ask the person first, and a second click must not ask again
   #levels = [];
 
   /** `to` has: problem(error), transcription(), heard(text), name(), listening(on). */
@@ -20,7 +21,7 @@ export class MicrophoneButton {
     this.#session = session;
     this.#mode = mode;
     this.#to = to;
-    $("microphone").addEventListener("click", () => (this.recording ? this.#finish() : this.#begin()));
+    $("microphone").addEventListener("click", () => this.#press());
   }
 
   get recording() {
@@ -38,6 +39,13 @@ export class MicrophoneButton {
   cancel() {
     this.#microphone.cancel();
     this.#ended();
+  }
+
+  async #press() {
+    if (this.recording) return this.#finish();
+    if (this.#starting) return undefined;
+    this.#starting = true;
+    return this.#begin().finally(() => (this.#starting = false));
   }
 
   async #begin() {

@@ -20,6 +20,7 @@ export class TalkView {
   #player;
   #problemTimer = 0;
   #patience = 0;
+  #faces = ""; // what the row of faces shows
   #slow = false; // connecting takes long: the avatar is being prepared
   #microphone;
   #log;
@@ -39,7 +40,6 @@ export class TalkView {
     this.#bindComposer();
     session.addEventListener("phase", ({ detail }) => this.#phase(detail));
     session.addEventListener("state", () => this.#state());
-    session.addEventListener("turn", () => ($("starters").hidden = true));
     session.addEventListener("problem", ({ detail }) => this.problem(detail.error));
     cast.addEventListener("change", () => this.#castRow());
     player.ontick = (time) => this.#caption(time);
@@ -55,6 +55,7 @@ export class TalkView {
   }
 
   get avatar() {
+    // Who is chosen, while the session with them is only beginning.
     return this.#session.joined?.avatar ?? preferences.avatar;
   }
 
@@ -69,6 +70,11 @@ export class TalkView {
     $("starters").hidden = false;
     this.#session.restart();
     this.#castRow();
+  }
+
+  /** Another view is opened: nobody sees there that the microphone listens. */
+  hide() {
+    if (this.#microphone.recording) this.#microphone.cancel();
   }
 
   problem(error, stays = false) {
@@ -141,11 +147,13 @@ export class TalkView {
 
   async #start(text, mode) {
     this.problem(null);
+    $("starters").hidden = true; // a second click would say it again
     try {
       await this.#session[mode](text);
     } catch (error) {
       // What was typed is not lost: it can be sent again.
       if (!$("message").value) $("message").value = text;
+      $("starters").hidden = $("log").childElementCount > 0;
       this.problem(error);
     }
   }
@@ -221,8 +229,16 @@ export class TalkView {
 
   #castRow() {
     const current = this.avatar;
+    const shown = JSON.stringify([current, cast.ready.map(({ id, name }) => [id, name])]);
+    if (shown !== this.#faces) this.#drawFaces(current);
+    this.#faces = shown;
+    this.#poster();
+    this.#words();
+  }
+
+  #drawFaces(current) {
     const faces = cast.ready.map((avatar) => {
-      const image = h("img", { alt: "", width: 44, height: 44 });
+      const image = h("img", { alt: "", width: 44, height: 44, onload: () => URL.revokeObjectURL(image.src) });
       media(avatarPath(avatar.id, "poster.jpg")).then((source) => (image.src = source)).catch(() => {});
       return h("button", {
         type: "button", class: "face", title: cast.name(avatar.id), "aria-label": cast.name(avatar.id),
@@ -233,8 +249,6 @@ export class TalkView {
     const focused = $("cast").contains(document.activeElement);
     $("cast").replaceChildren(...faces);
     if (focused) $("cast").querySelector('[aria-pressed="true"]')?.focus();
-    this.#poster();
-    this.#words();
   }
 
   /** A still face until the live one is there. */

@@ -1,8 +1,8 @@
 // Where the time goes: a waterfall for each turn, and what the server does now.
 
-import { $, h, icon } from "../dom.js";
+import { $, h, icon, showProblem } from "../dom.js";
 import { call } from "../http.js";
-import { duration, moment, number, onLanguage, t } from "../i18n.js";
+import { duration, moment, number, onLanguage, percent, t } from "../i18n.js";
 
 const STAGES = ["llm", "tts", "features", "queue", "inference", "compositing", "encoding"];
 const MARKS = ["first_token", "first_audio", "first_frame"];
@@ -72,8 +72,9 @@ export class TimingView {
     clearTimeout(this.#timer);
     try {
       this.#stats(await call("/v1/stats"));
-    } catch {
-      // The panel shows what it had; the stage says when the server is gone.
+      showProblem($("timing-problem"), null);
+    } catch (error) {
+      showProblem($("timing-problem"), error); // above figures that are old now
     }
     if (this.#shown) this.#timer = setTimeout(() => this.#poll(), POLL_MS);
   }
@@ -88,7 +89,7 @@ export class TimingView {
     $("tiles").replaceChildren(
       tile("sessions", number(open), { speaking: sessions.speaking ?? 0, limit: sessions.limit ?? "–" }, this.#history.sessions, 4),
       tile("queue", number(pending), { queue: number(queue, queue < 10 ? 1 : 0) }, this.#history.queue, 4),
-      tile("cpu", `${number(values.cpu)} %`, { memory: `${number(machine.memory)} %` }, this.#history.cpu, 100),
+      tile("cpu", percent(values.cpu / 100), { memory: percent(machine.memory / 100) }, this.#history.cpu, 100),
       tile("player", number(values.player, 1), { stalls: this.#player.stalls.length }, this.#history.player, 2));
     const head = ["model", "batch", "queue", "compute", "pending"];
     $("models").replaceChildren(models.length ? h("table", {},

@@ -2,8 +2,8 @@
 
 import { cast } from "../cast.js";
 import { $, dialogHead, h, icon, openDialog, showProblem } from "../dom.js";
-import { call, media, Problem } from "../http.js";
-import { duration, moment, onLanguage, t } from "../i18n.js";
+import { call, key, media, Problem } from "../http.js";
+import { duration, moment, onLanguage, percent, t } from "../i18n.js";
 import { preferences } from "../preferences.js";
 
 const POLL_MS = 700;
@@ -17,6 +17,7 @@ export class VideosView {
   #items = new Map();
   #timer = 0;
   #shown = false;
+  #unread = false; // whether the problem that is shown is that the list could not be read
 
   constructor() {
     const form = $("video-form");
@@ -63,7 +64,7 @@ export class VideosView {
     const button = $("video-form").querySelector('[type="submit"]');
     button.disabled = true;
     try {
-      showProblem($("video-problem"), null);
+      this.#problem(null);
       let job;
       if (recording) {
         const form = new FormData();
@@ -78,11 +79,16 @@ export class VideosView {
       audio.value = "";
       await this.#poll();
     } catch (error) {
-      showProblem($("video-problem"), error);
+      this.#problem(error);
     } finally {
       button.disabled = false;
     }
     return undefined;
+  }
+
+  #problem(error) {
+    this.#unread = false;
+    showProblem($("video-problem"), error);
   }
 
   async #poll() {
@@ -91,8 +97,10 @@ export class VideosView {
       const answer = await call("/v1/videos");
       this.#jobs = answer.videos;
       this.#draw();
+      if (this.#unread) this.#problem(null);
     } catch (error) {
-      showProblem($("video-problem"), error);
+      this.#problem(error);
+      this.#unread = true;
     }
     if (!this.#shown) return;
     const soon = this.#jobs.some(({ status }) => UNDER_WAY.has(status));
@@ -132,7 +140,7 @@ export class VideosView {
         await call(path, { method });
         await this.#poll();
       } catch (error) {
-        showProblem($("video-problem"), error);
+        this.#problem(error);
       }
     };
     const path = `/v1/videos/${encodeURIComponent(job.id)}`;
@@ -159,7 +167,7 @@ export class VideosView {
     const update = (now) => {
       bar.value = now.progress ?? 0;
       const stage = now.stage && t(`stage.${now.stage}`) !== `stage.${now.stage}` ? ` · ${t(`stage.${now.stage}`)}` : "";
-      state.textContent = now.status === "running" ? `${Math.round((now.progress ?? 0) * 100)} %` : t(`videos.${now.status}`);
+      state.textContent = now.status === "running" ? percent(now.progress ?? 0) : t(`videos.${now.status}`);
       detail.textContent = [
         cast.name(now.avatar),
         moment(now.created),
@@ -172,7 +180,18 @@ export class VideosView {
 
   #download(path, name, label) {
     const link = h("a", { class: "button", href: path, download: name, "aria-label": label }, icon("download"), name.endsWith("vtt") ? "VTT" : "MP4");
-    media(path).then((source) => (link.href = source)).catch(() => {});
+    link.addEventListener("click", async (event) => {
+      if (!key() || link.href.startsWith("blob:")) return;
+      event.preventDefault(); // a link cannot send the key
+      try {
+        link.href = await media(path);
+        link.click();
+        URL.revokeObjectURL(link.href);
+        link.href = path;
+      } catch (error) {
+        this.#problem(error);
+      }
+    });
     return link;
   }
 
@@ -181,15 +200,20 @@ export class VideosView {
     const path = `/v1/videos/${encodeURIComponent(job.id)}`;
     const track = h("track", { kind: "captions", label: t("videos.subtitles"), default: true, srclang: document.documentElement.lang });
     const video = h("video", { controls: true, playsInline: true, autofocus: true }, track);
+    const problem = h("p", { class: "problem", role: "alert", hidden: true });
     dialog.onclose = () => {
       video.pause();
+      for (const { src } of [video, track]) URL.revokeObjectURL(src);
       dialog.replaceChildren();
     };
     openDialog(dialog, dialogHead(dialog, "player-title", t("videos.player", { name: cast.name(job.avatar) }), t("close")), video,
-      h("p", { class: "transcript" }, titleOf(job)));
-    track.src = await media(`${path}/captions.vtt`);
-    video.src = await media(`${path}/content`);
-    video.play().catch(() => {});
+      h("p", { class: "transcript" }, titleOf(job)), problem);
+    try {
+      [track.src, video.src] = await Promise.all([media(`${path}/captions.vtt`), media(`${path}/content`)]);
+      video.play().catch(() => {});
+    } catch (error) {
+      showProblem(problem, error);
+    }
   }
 }
 
