@@ -37,6 +37,8 @@ FPS = 25
 AHEAD = 1.5
 """Seconds that live rendering may be ahead of what is shown (design.md, section 6)."""
 ON_TIME = 0.99
+SEEDS = (0, 1, 2)
+"""Runs that an answer holds for together: the luck of one must not decide what is bought."""
 
 Process = Generator[simpy.Event, Any, None]
 
@@ -162,6 +164,11 @@ class Seen:
         return 1 - self.late / self.frames if self.frames else 1.0
 
 
+def chance(seed: int, viewer: int) -> random.Random:
+    """What a viewer's turns depend on, whoever serves them: the same in each comparison."""
+    return random.Random(f"{seed} {viewer}")
+
+
 def percentile(values: list[float], share: float) -> float:
     """The value that ``share`` of them do not exceed; NaN without values."""
     if not values:
@@ -172,21 +179,19 @@ def percentile(values: list[float], share: float) -> float:
 class Crowd:
     """Viewers and GPUs, chunk by chunk."""
 
-    def __init__(
-        self, env: simpy.Environment, gpus: list[Gpu], talk: Talk, rng: random.Random, paced: bool
-    ) -> None:
-        self.env, self.gpus, self.talk, self.rng, self.paced = env, gpus, talk, rng, paced
+    def __init__(self, env: simpy.Environment, gpus: list[Gpu], talk: Talk, paced: bool) -> None:
+        self.env, self.gpus, self.talk, self.paced = env, gpus, talk, paced
         self.seen = Seen()
         self._turns = count()
 
-    def viewer(self) -> Process:
+    def viewer(self, rng: random.Random) -> Process:
         """Listen, be spoken to, and so on."""
         if self.paced:
-            yield self.env.timeout(self.rng.uniform(0, self.talk.turn / self.talk.share))
+            yield self.env.timeout(rng.uniform(0, self.talk.turn / self.talk.share))
         while True:
-            yield from self._turn()
+            yield from self._turn(self.talk.length(rng))
             if self.talk.share < 1:
-                yield self.env.timeout(self.talk.pause(self.rng))
+                yield self.env.timeout(self.talk.pause(rng))
 
     def _send(self, frames: int) -> Request:
         """To the next GPU in turn, as round-robin over replicas does."""
@@ -195,8 +200,8 @@ class Crowd:
         alive[next(self._turns) % len(alive)].send(request)
         return request
 
-    def _turn(self) -> Process:
-        total = round(self.talk.length(self.rng) * FPS)
+    def _turn(self, length: float) -> Process:
+        total = round(length * FPS)
         self.seen.turns += 1
         asked, shown_from = 0, math.nan
         while asked < total:
@@ -249,12 +254,17 @@ def crowd(
 
     Returns:
         What was seen.
+
+    Raises:
+        ValueError: the only GPU is to be lost.
     """
+    if lost_at is not None and gpus < 2:
+        raise ValueError("with the only GPU lost there is nothing to simulate")
     env = simpy.Environment()
     park = [Gpu(env, time, largest) for _ in range(gpus)]
-    group = Crowd(env, park, talk, random.Random(seed), paced)
-    for _ in range(viewers):
-        env.process(group.viewer())
+    group = Crowd(env, park, talk, paced)
+    for number in range(viewers):
+        env.process(group.viewer(chance(seed, number)))
 
     def lose(after: float) -> Process:
         yield env.timeout(after)
@@ -270,24 +280,33 @@ def crowd(
     return group.seen
 
 
-def good(seen: Seen) -> bool:
-    """The objective of the load tests that depends on the GPU: frames on time."""
-    return seen.on_time >= ON_TIME
+def carried(viewers: int, gpus: int, time: ServiceTime, **options: Any) -> bool:
+    """Whether the objective that depends on the GPU is met, frames on time, over all ``SEEDS``.
+
+    Args:
+        viewers: of ``crowd``, and so are the other arguments.
+        gpus: that share the work.
+        time: of a batch.
+        options: of ``crowd``, but no seed.
+    """
+    runs = [crowd(viewers, gpus, time, seed=seed, **options) for seed in SEEDS]
+    late, frames = sum(run.late for run in runs), sum(run.frames for run in runs)
+    return late <= (1 - ON_TIME) * frames
 
 
 def capacity(time: ServiceTime, *, largest: int = 8, seconds: float = 60.0) -> int:
     """Talkers that one GPU carries with 99 % of the frames on time; they never listen."""
     talk = Talk(turn=20.0, share=1.0)
 
-    def carries(talkers: int) -> bool:
-        return good(crowd(talkers, 1, time, talk=talk, largest=largest, seconds=seconds))
+    def one_carries(talkers: int) -> bool:
+        return carried(talkers, 1, time, talk=talk, largest=largest, seconds=seconds)
 
     low, high = 0, 1
-    while carries(high):
+    while one_carries(high):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if carries(middle) else (low, middle)
+        low, high = (middle, high) if one_carries(middle) else (low, middle)
     return low
 
 
@@ -297,7 +316,7 @@ def gpus_needed(
     """The fewest GPUs with which ``viewers`` get 99 % of their frames on time."""
 
     def serve(gpus: int) -> bool:
-        return good(crowd(viewers, gpus, time, talk=talk, seconds=seconds))
+        return carried(viewers, gpus, time, talk=talk, seconds=seconds)
 
     # Fewer than the work itself takes are never enough.
     low = max(0, math.floor(viewers * talk.share * FPS * time(8) / 8) - 1)
@@ -316,12 +335,21 @@ HOURS = (4, 3, 2, 2, 2, 3, 6, 12, 30, 55, 70, 75, 65, 70, 80, 85, 80, 75, 85, 10
 
 @dataclass(frozen=True)
 class Scaling:
-    """The autoscaler: KEDA on speaking sessions; seconds."""
+    """The autoscaler of the Tritons (``k8s/components/keda``); seconds.
+
+    It looks at the queue before them; here talkers stand for that, which begin to queue when they
+    are more than a part of what the GPUs carry.
+    """
 
     per_gpu: int
     """Talkers a GPU is planned for."""
     target: float = 0.75
     poll: float = 15.0
+    up: int = 2
+    up_period: float = 60.0
+    """No more than ``up`` replicas are ordered in that time, and ``down`` taken away in theirs."""
+    down: int = 1
+    down_period: float = 300.0
     start: float = 240.0
     """From the decision to a ready replica: node, image, engines, warm-up."""
     calm: float = 600.0
@@ -343,6 +371,24 @@ class Day:
     def delayed(self) -> float:
         """Share of the turns that waited at all."""
         return sum(wait > 0 for wait in self.waited) / len(self.waited) if self.waited else 0.0
+
+
+class Recent:
+    """Numbers of the last ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._numbers: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, number: int) -> None:
+        """One more."""
+        self._numbers.append((now, number))
+
+    def since(self, now: float) -> list[int]:
+        """Those that are not older."""
+        while self._numbers and self._numbers[0][0] <= now - self._seconds:
+            self._numbers.popleft()
+        return [number for _, number in self._numbers]
 
 
 def day(
@@ -417,16 +463,20 @@ def day(
         admit()
 
     def autoscaler() -> Process:
-        recent: deque[tuple[float, int]] = deque()
+        recent = Recent(scaling.calm)
+        ups, downs = Recent(scaling.up_period), Recent(scaling.down_period)
         while True:
             now_wanted = wanted()
-            recent.append((env.now, now_wanted))
-            while recent[0][0] < env.now - scaling.calm:
-                recent.popleft()
-            for _ in range(now_wanted - state["gpus"] - state["ordered"]):
+            recent.add(env.now, now_wanted)
+            missing = now_wanted - state["gpus"] - state["ordered"]
+            new = max(0, min(missing, scaling.up - sum(ups.since(env.now))))
+            ups.add(env.now, new)
+            for _ in range(new):
                 env.process(order())
-            enough = max(number for _, number in recent)
-            state["gpus"] = max(enough, scaling.least) if state["gpus"] > enough else state["gpus"]
+            spare = state["gpus"] - max(recent.since(env.now))
+            gone = max(0, min(spare, scaling.down - sum(downs.since(env.now))))
+            downs.add(env.now, gone)
+            state["gpus"] -= gone
             found.most_gpus = max(found.most_gpus, state["gpus"])
             found.gpu_hours += (state["gpus"] + state["ordered"]) * scaling.poll / 3600
             yield env.timeout(scaling.poll)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
-import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -16,21 +14,31 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.bench_triton import Inputs, seconds_each, throughput
-from loadtests.simulation import AHEAD, FPS, ServiceTime, Talk, crowd, percentile
+from loadtests.bench_triton import Inputs, request_seconds, throughput
+from loadtests.simulation import AHEAD, FPS, ServiceTime, Talk, chance, crowd, percentile
+from orchestrator.errors import MuseTalkError
 from orchestrator.inference import EmbeddedTriton, TritonClient
 from orchestrator.settings import settings
 
 THROUGHPUT_WITHIN = 0.15
 LATENCY_WITHIN = 0.30
 LARGEST = 8
+SEED = 0
+COMPARED = (
+    *((1, 8, True), (2, 8, True), (3, 8, True)),
+    *((2, 8, False), (8, 8, False), (4, 4, False), (8, 2, False)),
+)
+"""Talkers, frames of a request, paced. What a full server makes of full batches is known from
+``measure_service``; what it makes of smaller requests, and how long those that are paced wait for
+each other, only the model says."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number of talkers, simulated and real."""
+    """One number of talkers and frames a request, simulated and real."""
 
     talkers: int
+    chunk: int
     paced: bool
     simulated_rate: float
     real_rate: float
@@ -64,15 +72,7 @@ async def measure_service(client: TritonClient, runs: int = 12) -> ServiceTime:
         runs: of each size; the median counts.
     """
     sizes = (1, 2, 4, 8)
-    medians = []
-    for size in sizes:
-        inputs = Inputs.random(size)
-
-        async def call(given: Inputs = inputs) -> None:
-            await client.lipsync(given.latents, given.audio, timeout=60)
-
-        await call()
-        medians.append(statistics.median(await seconds_each(call, runs)))
+    medians = [await request_seconds(client, size, runs) for size in sizes]
     per_frame, fixed = np.polyfit(sizes, medians, 1)
     alone = ServiceTime(max(0.0, float(fixed)), float(per_frame), "measured")
     many = await throughput(client, clients=3, batch=LARGEST, seconds=5.0)
@@ -81,7 +81,7 @@ async def measure_service(client: TritonClient, runs: int = 12) -> ServiceTime:
 
 async def talk(
     client: TritonClient,
-    rng: random.Random,
+    number: int,
     given: Talk,
     end: float,
     paced: bool,
@@ -89,7 +89,8 @@ async def talk(
 ) -> int:
     """One talker until ``end``, as ``Crowd.viewer`` with ``share=1``; frames that it got."""
     got = 0
-    inputs = Inputs.random(LARGEST, rng.randrange(1 << 30))
+    rng = chance(SEED, number)
+    inputs = Inputs.random(LARGEST, number)
     await asyncio.sleep(rng.uniform(0, given.turn / given.share) if paced else 0)
     while time.perf_counter() < end:
         total, asked, shown_from = round(given.length(rng) * FPS), 0, 0.0
@@ -111,7 +112,13 @@ async def talk(
 
 
 async def compare(
-    client: TritonClient, service: ServiceTime, talkers: int, *, paced: bool, seconds: float
+    client: TritonClient,
+    service: ServiceTime,
+    talkers: int,
+    chunk: int,
+    *,
+    paced: bool,
+    seconds: float,
 ) -> Comparison:
     """Run the same crowd in the model and on the server.
 
@@ -119,22 +126,28 @@ async def compare(
         client: of the server.
         service: its measured times.
         talkers: that never listen.
+        chunk: frames of their requests.
         paced: as live, or as fast as it goes.
         seconds: of each.
     """
-    given = Talk(turn=6.0, share=1.0)
-    seen = crowd(talkers, 1, service, talk=given, largest=LARGEST, seconds=seconds, paced=paced)
+    given = Talk(turn=6.0, share=1.0, chunk=chunk)
+    seen = crowd(
+        *(talkers, 1, service),
+        talk=given,
+        largest=LARGEST,
+        seconds=seconds,
+        seed=SEED,
+        paced=paced,
+    )
     waits: list[float] = []
     began = time.perf_counter()
     frames = await asyncio.gather(
-        *(
-            talk(client, random.Random(i), given, began + seconds, paced, waits)
-            for i in range(talkers)
-        )
+        *(talk(client, number, given, began + seconds, paced, waits) for number in range(talkers))
     )
     real = sum(frames) / (time.perf_counter() - began)
     return Comparison(
         talkers,
+        chunk,
         paced,
         seen.frames_a_second,
         real,
@@ -144,7 +157,7 @@ async def compare(
 
 
 async def check(repository: Path, seconds: float) -> list[Comparison]:
-    """Compare below capacity, paced, and at full load.
+    """Compare at the pace of live speech, and at full load with and without requests to batch.
 
     Args:
         repository: to serve.
@@ -160,8 +173,8 @@ async def check(repository: Path, seconds: float) -> list[Comparison]:
             f" a frame, {service.overlap:.2f} times as fast with more waiting"
         )
         return [
-            await compare(client, service, talkers, paced=paced, seconds=seconds)
-            for talkers, paced in ((1, True), (2, True), (2, False), (4, False), (8, False))
+            await compare(client, service, talkers, chunk, paced=paced, seconds=seconds)
+            for talkers, chunk, paced in COMPARED
         ]
 
 
@@ -172,11 +185,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--output", type=Path, default=Path("out/simulation_check.json"))
     given = parser.parse_args()
-    found = asyncio.run(check(given.repository, given.seconds))
-    table = Table("talkers", "paced", "frames/s model", "real", "p95 model", "real", "verdict")
+    try:
+        found = asyncio.run(check(given.repository, given.seconds))
+    except MuseTalkError as error:
+        Console(stderr=True).print(f"simulation_check: {error}", highlight=False)
+        return 1
+    table = Table(
+        *("talkers", "chunk", "paced", "frames/s model", "real", "p95 model", "real", "verdict")
+    )
     for row in found:
         table.add_row(
             str(row.talkers),
+            str(row.chunk),
             "yes" if row.paced else "no",
             f"{row.simulated_rate:.1f}",
             f"{row.real_rate:.1f}",
