@@ -17,7 +17,7 @@ ARGS ?=
 help:
 	@echo "make serve   the service with its web page on http://localhost:8080"
 	@echo "make demo    renders out/demo.mp4 with the embedded voice and avatar"
-	@echo "make test    the whole test suite       make check   format, lint, types"
+	@echo "make test    the whole test suite       make check   format, lint, types, manifests"
 	@echo "make load    load test of the whole system, out/load/report.html"
 	@echo "make bench   benchmarks, out/bench.json  make doctor  what this machine has"
 
@@ -57,6 +57,7 @@ check: setup-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/deploy/test_kubernetes.py tests/deploy/test_compose.py
 
 bench: setup-dev
 	@mkdir -p out
