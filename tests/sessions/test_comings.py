@@ -89,7 +89,7 @@ async def test_what_was_heard_before_the_server_stopped_is_kept(
 async def test_a_client_that_cannot_take_over_leaves_a_session_that_ends(
     sessions: Sessions, make_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.sessions.session._END_SECONDS", 0.1)
+    monkeypatch.setattr("orchestrator.sessions.turns._END_SECONDS", 0.1)
     client = make_client()
     session = (await join(sessions, client)).session
     await session.say(LONG)
