@@ -173,7 +173,7 @@ def limited(request: Request, limit: int) -> Request:
     declared = request.headers.get("content-length", "0")
     # Closed, or the server would read on to the end of a body that may have none.
     closing = {"Connection": "close"}
-    too_large = HTTPException(413, f"the body is larger than {limit} bytes", closing)
+    too_large = HTTPException(413, f"the body is larger than {limit / (1 << 20):.3g} MB", closing)
     if declared.isdigit() and int(declared) > limit:
         raise too_large
     received = 0
