@@ -25,7 +25,7 @@ from orchestrator.rendering.library import open_library
 from orchestrator.rendering.renderer import Renderer, open_renderer
 from orchestrator.rendering.tasks import end
 from orchestrator.replies.responder import responder
-from orchestrator.sessions.registry import open_sessions
+from orchestrator.sessions.opening import open_sessions
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
 from orchestrator.tracing import setup_tracing, stop_tracing

@@ -7,21 +7,17 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import NotFoundError, OverloadedError, StoppingError, UsageError
-from orchestrator.rendering.tasks import end
-from orchestrator.replies.responder import LANGUAGES, responder
+from orchestrator.replies.responder import LANGUAGES
 from orchestrator.sessions.conversation import Conversation, hash_token
-from orchestrator.sessions.estimate import LEAST, lipsync_rate, talkers
+from orchestrator.sessions.estimate import lipsync_rate, talkers
 from orchestrator.sessions.profiles import Profile, find_profile
 from orchestrator.sessions.session import Session
 from orchestrator.sessions.shared import Shared
-from orchestrator.sessions.stored import StoredConversations, open_conversations
-from orchestrator.sessions.talkers import Talkers
 from orchestrator.speech.tts import require_voice
 
 if TYPE_CHECKING:
@@ -29,8 +25,6 @@ if TYPE_CHECKING:
     from orchestrator.rendering.live import LiveMedia
     from orchestrator.rendering.renderer import Renderer
     from orchestrator.sessions.events import Client
-    from orchestrator.settings import Settings
-    from orchestrator.telemetry import Telemetry
 
 LOG: Final = logging.getLogger("musetalk.sessions")
 
@@ -301,51 +295,3 @@ class Sessions:
             # A caller who is cancelled here must not leave half a session at work.
             await asyncio.shield(closing)
             LOG.info("session %s: is over", session.id[:6])
-
-
-@asynccontextmanager
-async def open_sessions(
-    settings: Settings,
-    renderer: Renderer,
-    telemetry: Telemetry,
-) -> AsyncIterator[Sessions]:
-    """Sessions over a renderer; all are ended at the end of the block.
-
-    Args:
-        settings: of the process.
-        renderer: Triton, avatars, voice.
-        telemetry: metrics.
-
-    Raises:
-        SetupError: the settings of the language model or of the store cannot be used.
-    """
-    conversations = open_conversations(settings)
-    replies = responder(settings)
-    shared = Shared(
-        settings,
-        renderer.inference,
-        renderer.scheduler,
-        renderer.voice,
-        replies,
-        Talkers(settings.max_talkers or LEAST),
-        conversations,
-        telemetry,
-    )
-    sessions = Sessions(renderer, shared, live_media)
-    telemetry.live.watch(sessions=sessions.states, waiting=shared.scheduler.waiting)
-    tidying = [asyncio.create_task(sessions.sweep(), name="session-sweep")]
-    if isinstance(conversations, StoredConversations):
-        tidying.append(asyncio.create_task(conversations.clean(), name="conversation-clean"))
-    try:
-        yield sessions
-    finally:
-        await end(*tidying)
-        await sessions.close()
-        await replies.close()
-
-
-async def live_media(avatar: Avatar, profile: Profile) -> LiveMedia:
-    """The media of one session; the avatar's idle clip is encoded at its first."""
-    from orchestrator.rendering.live import LiveMedia, idle_clip
-
-    return LiveMedia(avatar, await idle_clip(avatar, fps=profile.grid))

@@ -24,7 +24,7 @@ from orchestrator.api.rpc.server import serve_rpc
 from orchestrator.jobs.opening import open_videos
 from orchestrator.rendering.library import open_library
 from orchestrator.replies.embedded import EmbeddedResponder
-from orchestrator.sessions.registry import open_sessions
+from orchestrator.sessions.opening import open_sessions
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
 

@@ -30,7 +30,7 @@ from orchestrator.avatars.avatar import Avatar
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.avatars.media import encode
 from orchestrator.rendering.renderer import Renderer, open_renderer
-from orchestrator.sessions.registry import open_sessions
+from orchestrator.sessions.opening import open_sessions
 from orchestrator.settings import Settings
 from orchestrator.telemetry import Telemetry
 

@@ -25,7 +25,8 @@ from orchestrator.api.http import Service, create_app
 from orchestrator.avatars.masks import BlendMask
 from orchestrator.errors import SpeechError, UnavailableError
 from orchestrator.inference.schedule import Scheduler
-from orchestrator.sessions.registry import Sessions, open_sessions
+from orchestrator.sessions.opening import open_sessions
+from orchestrator.sessions.registry import Sessions
 from orchestrator.settings import Settings
 from orchestrator.speech.fallback import FallbackSynthesizer
 from orchestrator.speech.tts import SpeechChunk

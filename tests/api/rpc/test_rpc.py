@@ -25,7 +25,7 @@ from orchestrator.api.keys import KeyFile, Limits
 from orchestrator.api.musetalk.v1 import musetalk_pb2 as pb
 from orchestrator.api.musetalk.v1 import musetalk_pb2_grpc as rpc
 from orchestrator.api.rpc.server import NAME, serve_rpc
-from orchestrator.sessions.registry import open_sessions
+from orchestrator.sessions.opening import open_sessions
 from orchestrator.settings import ROOT
 
 TEXT = "This is a sentence that is said. And here is another one, which comes after it."
