@@ -20,7 +20,7 @@ from rich.table import Table
 
 from export.demo.heard import Heard, hear, middles_of, person_of, text_of
 from export.demo.held_out import HeldOut, read
-from export.demo.judge import CLOSED, U8, Judge, Score, mean
+from export.demo.judge import CLOSED, U8, Judge, Score, closed_share, mean
 from export.demo.look import border_sheet
 from export.demo.meter import MouthMeter
 from export.demo.people import PEOPLE, Person
@@ -170,7 +170,7 @@ def report(found: Evaluation, output: Path) -> None:
             f"{mean(scores, 'correlation'):.3f}",
             lags,
             f"{mean(scores, 'opening'):.2f}",
-            f"{mean(scores, 'closed'):.0%}",
+            f"{closed_share(scores):.0%}",
             f"{mean(scores, 'psnr'):.1f}",
             f"{mean(scores, 'ssim'):.3f}",
             f"{mean(scores, 'step'):.2f}",
@@ -179,7 +179,11 @@ def report(found: Evaluation, output: Path) -> None:
     console = Console()
     console.print(table)
     measure = ", ".join(f"{name} {value:.3f}" for name, value in found.meter.items())
-    console.print(f"silence: closed in {found.silence:.1%}; the measure itself: {measure}")
+    every = [score for scores in found.scores.values() for score in scores]
+    console.print(
+        f"lips closed in {closed_share(every):.1%} of {sum(score.closures for score in every)} "
+        f"m, b, p, and in {found.silence:.1%} of silence; the measure itself: {measure}"
+    )
     output.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(output / "sheet.png"), sheet(found))
     for zoom, picture in found.borders.items():

@@ -101,7 +101,7 @@ def make_shard(target: Path, speech: list[Speech], number: int, seed: int = 0) -
     """Draw `SHARD` pairs: the frame to learn, and a reference of the same person.
 
     Half of the references have the pose of the frame and the mouth at rest, as at inference; the
-    others show any mouth, so that the network cannot copy it. A sixth of the frames are taken from
+    others show any mouth, so that the network cannot copy it. A third of the frames are taken from
     m, b and p: closed lips are rare, and their lack is seen first. All of them have the colours
     of a clip that was written and read, since that is what the portraits have.
     """
@@ -112,7 +112,7 @@ def make_shard(target: Path, speech: list[Speech], number: int, seed: int = 0) -
     for i in range(SHARD):
         clip = int(rng.integers(len(speech)))
         frame = int(rng.integers(len(speech[clip].mouths)))
-        if speech[clip].closed and rng.random() < 1 / 6:
+        if speech[clip].closed and rng.random() < 1 / 3:
             frame = int(rng.choice(speech[clip].closed))
         who = int(rng.integers(len(PEOPLE)))
         person = PEOPLE[who]

@@ -21,7 +21,7 @@ from export.demo.align import align
 from export.demo.judge import CLOSED, U8, Judge, best_lag
 from export.demo.people import PEOPLE, Person
 from export.demo.speech_data import Speaker, Voice
-from export.demo.visemes import Phone, closures
+from export.demo.visemes import closures
 from orchestrator.speech import SAMPLE_RATE
 
 I16 = NDArray[np.int16]
@@ -33,8 +33,6 @@ _SILENT = 30.0
 _PAUSE = 6
 """Frames that a pause has at least; its first and last two are the lips' way."""
 _GUIDE = Voice("piper", "joe")
-_GUIDE_LATE = 0.02
-"""Seconds by which the guide's own phone times come after its sound: vowels against loudness."""
 _NEAR = 1
 """Frames around the supposed middle of m, b and p in which the lips must close once."""
 
@@ -161,9 +159,7 @@ def _shown(count: int, quiet: NDArray[np.bool_], columns: int = 12) -> list[int]
 def middles_of(pcm: I16, text: str) -> list[int]:
     """Frames in the middle of m, b and p, as well as they are found."""
     with Speaker() as speaker:
-        phones = align(pcm, text, speaker, _GUIDE)
-    moved = [Phone(p.start - _GUIDE_LATE, p.end - _GUIDE_LATE, p.symbol) for p in phones]
-    return [i for i in closures(moved) if i >= 0]
+        return closures(align(pcm, text, speaker, _GUIDE))
 
 
 def person_of(number: int) -> Person:

@@ -26,16 +26,19 @@ VOICES: dict[str, tuple[Voice, ...]] = {
         Voice("flite", "slt"),
         Voice("flite", "awb"),
         Voice("espeak", "en-us+f2"),
+        Voice("piper", "joe"),
+        Voice("flite", "kal16"),
+        Voice("espeak", "en-us+m3"),
+        Voice("espeak", "fr+f5"),
     ),
     "unseen voices": (
         Voice("flite", "rms"),
         Voice("espeak", "en-us+f4"),
         Voice("espeak", "en-us+m8"),
+        Voice("flite", "rms"),
+        Voice("espeak", "en-us+Alicia"),
     ),
-    "unseen synthesiser": (
-        Voice("festival", "ked_diphone"),
-        Voice("festival", "ked_diphone"),
-    ),
+    "unseen synthesiser": (*(Voice("festival", "ked_diphone") for _ in range(3)),),
 }
 
 

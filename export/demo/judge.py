@@ -33,7 +33,8 @@ class Score:
         correlation: of the opening with the truth.
         lag: frames by which the mouth is best shifted; 0 is right.
         opening: mean opening over the true mean.
-        closed: share of m, b and p whose middle has closed lips.
+        closures: how many m, b and p there are.
+        closed: of them, those whose middle has closed lips.
         psnr: of the mouth's surroundings, dB.
         ssim: of the same.
         step: levels between generated face and portrait inside the mask's border.
@@ -45,7 +46,8 @@ class Score:
     correlation: float
     lag: int
     opening: float
-    closed: float
+    closures: int
+    closed: int
     psnr: float
     ssim: float
     step: float
@@ -127,7 +129,8 @@ class Judge:
             correlation=float(np.corrcoef(found, truth)[0, 1]),
             lag=best_lag(found, truth),
             opening=float(found.mean() / truth.mean()),
-            closed=float(np.mean([found[i] < CLOSED for i in closed])) if closed else float("nan"),
+            closures=len(closed),
+            closed=sum(bool(found[i] < CLOSED) for i in closed),
             psnr=float(10 * np.log10(255**2 / np.mean(errors))),
             ssim=float(np.mean(alike)),
             step=step,
@@ -169,3 +172,8 @@ class Judge:
 def mean(scores: Sequence[Score], what: str) -> float:
     """Of one figure over clips, those that have it."""
     return float(np.nanmean([getattr(score, what) for score in scores]))
+
+
+def closed_share(scores: Sequence[Score]) -> float:
+    """Of the m, b and p of all clips, those whose middle has closed lips."""
+    return sum(score.closed for score in scores) / sum(score.closures for score in scores)

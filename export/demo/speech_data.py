@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.demo.texts import sentence
+from export.demo.timing import in_time
 from export.demo.visemes import Phone, mouth_track
 from orchestrator.errors import SetupError
 from orchestrator.speech import SAMPLE_RATE
@@ -102,7 +103,7 @@ class Speaker:
     def speak(
         self, voice: Voice, text: str, slowness: float, pitch: int
     ) -> tuple[I16, list[Phone]]:
-        """I16 samples at 16 kHz and phones with their times.
+        """I16 samples at 16 kHz and the sounds in them, at the times when they are heard.
 
         Raises:
             SetupError: the process ended; its message is on standard error.
@@ -126,7 +127,7 @@ class Speaker:
         if told["rate"] != SAMPLE_RATE:
             resampler = Resampler(told["rate"], SAMPLE_RATE)
             pcm = np.concatenate([resampler.push(pcm), resampler.finish()])
-        return pcm, [Phone(*t) for t in told["times"]]
+        return pcm, in_time(voice.engine, [Phone(*t) for t in told["times"]])
 
 
 @dataclass(frozen=True)

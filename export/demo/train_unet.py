@@ -20,7 +20,7 @@ from export.demo.reader import train_reader
 from export.demo.run import CHANNELS_LAST, SAVE_EVERY, Run, autocast, clock, pixels, rate
 from export.demo.start import Start
 
-PEAK, PEAK_FROM_START = 1.2e-3, 2.5e-4
+PEAK, PEAK_FROM_START = 1.2e-3, 4e-4
 """Learning rates, of an untrained network and of one that is trained on."""
 
 

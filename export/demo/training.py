@@ -13,7 +13,7 @@ from export.demo.train_unet import train_unet
 from export.demo.train_vae import polish, train_vae
 
 VAE_SHARE, POLISH_SHARE = 0.14, 0.12  # of the time
-POLISH_SHARE_FROM_START = 0.35
+POLISH_SHARE_FROM_START = 0.2
 
 
 def train(

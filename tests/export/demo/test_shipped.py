@@ -13,14 +13,15 @@ pytest.importorskip("skia")
 
 from export.build import build
 from export.demo.__main__ import CHECKPOINT, REPOSITORY
-from export.demo.evaluate import Evaluation, evaluate, mean
+from export.demo.evaluate import Evaluation, evaluate
 from export.demo.held_out import VOICES, read
+from export.demo.judge import closed_share, mean
 from export.demo.people import PEOPLE
 from export.demo.ship import LIMIT, size
 from orchestrator.settings import Settings
 
 # What the shipped checkpoint reaches, with some room; the aim is 0.92, 0.88 and 0.80.
-LEAST = {"seen voices": 0.87, "unseen voices": 0.88, "unseen synthesiser": 0.88}
+LEAST = {"seen voices": 0.9, "unseen voices": 0.9, "unseen synthesiser": 0.88}
 
 
 def outputs(repository: Path, name: str) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_lips_follow_speech_that_training_never_had(judged: Evaluation) -> None:
         assert mean(scores, "correlation") >= least, group
         assert [score.lag for score in scores] == [0], group
         assert 0.8 <= mean(scores, "opening") <= 1.25, group
-        assert mean(scores, "closed") >= 0.8, group
+        assert closed_share(scores) >= 0.8, group
         assert mean(scores, "psnr") >= 25, group
         assert mean(scores, "noise") <= 1, group
         assert mean(scores, "step") <= 2, group
