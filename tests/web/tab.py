@@ -1,7 +1,8 @@
 """A browser's tab that stays open: what it grows by, and whether long replies play without a stall.
 
 ``.venv/bin/python -m tests.web.tab http://localhost:8080 --minutes 30`` against a running service.
-The last quarter's memory is held against the second quarter's.
+The last quarter's memory is held against the second quarter's. What was said stays on the page for
+60 turns: its nodes are counted apart.
 """
 
 from __future__ import annotations
@@ -57,13 +58,29 @@ WATCH = """
 """
 
 
+SAID = """
+() => {
+  const walker = document.createTreeWalker(document.querySelector("#log"), NodeFilter.SHOW_ALL);
+  let count = 0;
+  while (walker.nextNode()) count += 1;
+  return count;
+}
+"""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """What the tab holds: bytes of script heap after a collection, and of Chromium's processes."""
+    """What the tab holds: bytes of script heap after a collection, and of Chromium's processes.
+
+    Attributes:
+        nodes: of the page, without those of the conversation.
+        said: nodes of the conversation.
+    """
 
     minute: float
     heap: float
     nodes: float
+    said: float
     listeners: float
     memory: float
     buffered: float
@@ -107,10 +124,12 @@ def sample(page: Page, tab: CDPSession, whole: CDPSession, minute: float) -> Sam
         "(({buffered: b}) => b.length ? b.end(b.length - 1) - b.start(0) : 0)"
         "(document.querySelector('#live'))"
     )
+    said = page.evaluate(SAID)
     return Sample(
         round(minute, 2),
         metrics["JSHeapUsedSize"],
-        metrics["Nodes"],
+        metrics["Nodes"] - said,
+        said,
         metrics["JSEventListeners"],
         sum(psutil.Process(pid).memory_full_info().uss for pid in pids),
         round(buffered, 1),
