@@ -58,7 +58,7 @@ def test_a_second_click_opens_no_second_microphone(window: Callable[..., Any]) -
     studio.until("document.querySelector('#status').textContent.startsWith('Recording')")
     assert studio.value("tracks.length") == 1
     studio.page.click("a[href='#videos']")  # where nobody would see that it listens
-    assert studio.value("tracks.map((track) => track.readyState)") == ["ended"]
+    studio.until("tracks.every((track) => track.readyState === 'ended')")
 
 
 def test_a_double_click_says_it_once_and_what_was_said_is_not_said_anew(studio: Any) -> None:
