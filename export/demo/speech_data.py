@@ -213,8 +213,8 @@ def make_clips(count: int, seed: int = 0) -> Iterator[Clip]:
     """Clips for training, then a fifth as many for evaluation.
 
     Args:
-        count: of the training clips, by turns of Piper, flite and espeak-ng; every tenth is
-            French and every twelfth without speech.
+        count: of the training clips, by turns of espeak-ng, flite and Piper, most of the first,
+            which has the most voices; every sixth is French and every twelfth without speech.
         seed: of all chance.
     """
     rng = np.random.default_rng(seed)
@@ -226,8 +226,8 @@ def make_clips(count: int, seed: int = 0) -> Iterator[Clip]:
             if i % 12 == 7:
                 yield quiet_clip(rng)
                 continue
-            engine = ("piper", "flite", "espeak", "piper", "flite", "espeak", "piper")[i % 7]
-            pool = french if i % 10 == 3 else [v for v in seen if v.engine == engine]
+            engine = ("espeak", "flite", "piper", "espeak", "flite", "espeak", "piper")[i % 7]
+            pool = french if i % 6 == 3 else [v for v in seen if v.engine == engine]
             yield make_clip(speaker, pool[int(rng.integers(len(pool)))], False, rng)
         for i in range(max(4, count // 5)):
             pool = held if i % 2 else [seen[0], seen[1], seen[2], seen[4]]

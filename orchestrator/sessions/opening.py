@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from orchestrator.heap import give_back
 from orchestrator.rendering.tasks import end
 from orchestrator.replies.responder import responder
 from orchestrator.sessions.estimate import LEAST
@@ -54,7 +55,10 @@ async def open_sessions(
     )
     sessions = Sessions(renderer, shared, live_media)
     telemetry.live.watch(sessions=sessions.states, waiting=shared.scheduler.waiting)
-    tidying = [asyncio.create_task(sessions.sweep(), name="session-sweep")]
+    tidying = [
+        asyncio.create_task(sessions.sweep(), name="session-sweep"),
+        asyncio.create_task(give_back(), name="give-back-memory"),
+    ]
     if isinstance(conversations, StoredConversations):
         tidying.append(asyncio.create_task(conversations.clean(), name="conversation-clean"))
     try:

@@ -28,7 +28,8 @@ def held() -> dict[str, int]:
 
 
 async def settled(before: dict[str, int]) -> dict[str, int]:
-    """What is held when connections that were closed are really gone."""
+    """What is held when connections that were closed are really gone, and memory given back."""
+    await asyncio.sleep(2)
     for _ in range(50):
         after = held()
         if all(after[name] <= before[name] for name in ("tasks", "descriptors", "children")):
@@ -52,26 +53,31 @@ async def come_and_go(stage, number: int) -> None:
         await viewer.disconnect()
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free memory is given back every half second; for a stage that is made after it."""
+    monkeypatch.setattr("orchestrator.heap._EVERY_SECONDS", 0.5)
+
+
 @pytest.mark.slow
-async def test_joining_and_leaving_leaves_nothing(stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_joining_and_leaving_leaves_nothing(
+    often: None, stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("orchestrator.sessions.registry.RESUME_SECONDS", 0.5)
     for number in range(10):  # what is made once: clips, pools
         await come_and_go(stage, number)
     await asyncio.sleep(2)
     before = held()
     for number in range(0, CYCLES, 4):
-        if number == CYCLES // 2:
-            middle = held()
         await asyncio.gather(*(come_and_go(stage, number + extra) for extra in range(4)))
-    await asyncio.sleep(2)
     after = await settled(before)
-    print(f"{CYCLES} cycles:", before, middle, after)  # noqa: T201 -- the measurement
+    print(f"{CYCLES} cycles:", before, after)  # noqa: T201 -- the measurement
     assert stage.sessions.count == 0
     for name in ("tasks", "descriptors", "children"):
         assert after[name] <= before[name] + 1, (name, before, after)
     assert after["threads"] <= before["threads"] + 8
-    # The allocator keeps what the first ones needed; the later ones need no more.
-    assert after["memory"] - middle["memory"] < 20e6 + 10e3 * CYCLES
+    # Ten viewers one after the other touched less than four at once do; nothing grows with them.
+    assert after["memory"] - before["memory"] < 20e6 + 5e3 * CYCLES
 
 
 @pytest.mark.slow
@@ -88,7 +94,6 @@ async def test_interrupted_turns_leave_nothing(stage) -> None:
             assert (await viewer.call("interrupt"))["ok"]
             await viewer.until(lambda: stage.llm.active == 0, timeout=1)
             assert stage.model.running == stage.voice.running == 0
-        await asyncio.sleep(1.5)
         after = await settled(before)
         print(f"{INTERRUPTED} interruptions:", before, after)  # noqa: T201
         for name in ("tasks", "descriptors", "children"):
