@@ -17,7 +17,7 @@ from typing import Final
 import psutil
 from rich.console import Console
 
-from loadtests.bench_batching import SESSIONS, batching, request_sizes
+from loadtests.bench_batching import batching, request_sizes
 from loadtests.bench_cache import BenchCache, Decoder, Size
 from loadtests.bench_live import SECTION, live
 from loadtests.bench_model import against_pytorch
@@ -30,6 +30,7 @@ from loadtests.plain_loop import PlainLoop
 from loadtests.turns import BREAKS
 from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.inference import EmbeddedTriton, TritonClient
+from orchestrator.sessions.profiles import CLASSIC
 
 CLIENTS: Final = 8
 SMALL_BATCH: Final = 8
@@ -118,7 +119,7 @@ class Bench:
     async def _clients(self, client: TritonClient, size: Size, decoder: Decoder) -> list[Row]:
         seconds = 1.0 if self._quick else 10.0
         rows = []
-        for batch in (1, SMALL_BATCH) if size == "small" else (1,):
+        for batch in (1, SMALL_BATCH) if size == "small" and not self._quick else (1,):
             one = await throughput(client, clients=1, batch=batch, seconds=seconds)
             many = await throughput(client, clients=CLIENTS, batch=batch, seconds=seconds)
             rows.append(
@@ -141,9 +142,10 @@ class Bench:
             # A second server of this size beside the first does not fit everywhere.
             return await request_sizes(client, section, 2)
         rows = await request_sizes(client, section, 3 if self._quick else 20)
-        sessions, seconds = ((1, 8), 0.3) if self._quick else (SESSIONS, 5.0)
+        if not self._quick:
+            return rows + await batching(client, repository, section)
         return rows + await batching(
-            client, repository, section, sessions=sessions, seconds=seconds
+            client, repository, section, sessions=(1, 8), profiles=(CLASSIC,), seconds=0.3
         )
 
     async def _burst(self, client: TritonClient, size: Size, decoder: Decoder) -> Row:

@@ -8,7 +8,7 @@ each other, and are measured in turn.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -19,7 +19,7 @@ from tritonclient.grpc import model_config_pb2
 from loadtests.bench_report import Row
 from loadtests.bench_triton import request_seconds, throughput
 from orchestrator.inference import EmbeddedTriton, TritonClient
-from orchestrator.sessions.profiles import PROFILES
+from orchestrator.sessions.profiles import PROFILES, Profile
 
 SIZES: Final = (1, 2, 4, 8)
 SESSIONS: Final = (1, 2, 4, 8)
@@ -76,6 +76,7 @@ async def batching(
     section: str,
     *,
     sessions: Sequence[int] = SESSIONS,
+    profiles: Iterable[Profile] = PROFILES.values(),
     seconds: float = 5.0,
 ) -> list[Row]:
     """Dynamic batching on against off, for the batch of each profile.
@@ -85,6 +86,7 @@ async def batching(
         repository: that it serves.
         section: of the rows.
         sessions: at a time.
+        profiles: whose batches are asked for.
         seconds: of each measurement.
     """
     rows = []
@@ -93,7 +95,7 @@ async def batching(
             EmbeddedTriton(unbatched(repository, Path(folder))) as server,
             TritonClient(server.grpc_address, default_timeout=600) as plain,
         ):
-            for profile in PROFILES.values():
+            for profile in profiles:
                 for count in sessions:
                     before = await client.statistics("unet")
                     on = await throughput(

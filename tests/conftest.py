@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 # `make test` runs us: without these a make that a test starts would think it is part of that
-# one, and say which folders it enters and leaves.
-for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+# one, say which folders it enters and leaves, and hand its options on.
+for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS"):
     os.environ.pop(_name, None)
 
 

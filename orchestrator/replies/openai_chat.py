@@ -78,10 +78,7 @@ class OpenAIResponder:
         """Answer a message; the language is what ``system`` asks for. See ``Responder``."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        messages = [
-            {"role": "system", "content": system},
-            *_alternating([*history, Message("user", message)]),
-        ]
+        messages = _chat(system, [*history, Message("user", message)])
         attempt, begun = 1, False
         while True:
             length = self._length
@@ -205,14 +202,20 @@ class OpenAIResponder:
         )
 
 
-def _alternating(history: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages of which no two in a row have one author.
+def _chat(system: str, history: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as the chat templates of all models take them.
 
-    After an interruption there may be several, and the chat templates of many models refuse them.
+    Many templates refuse two messages in a row by one author, as they are after an interruption,
+    and one of the assistant before any of the user's, as after *say*: what it said until then goes
+    into the instructions.
     """
-    messages: list[dict[str, str]] = []
-    for said in history:
-        if messages and messages[-1]["role"] == said.role:
+    first = next(i for i, said in enumerate(history) if said.role == "user")
+    begun = " ".join(said.content for said in history[:first])
+    if begun:
+        system = f"{system}\n\nBefore that you said: {begun}"
+    messages = [{"role": "system", "content": system}]
+    for said in history[first:]:
+        if messages[-1]["role"] == said.role:
             messages[-1]["content"] += f"\n{said.content}"
         else:
             messages.append({"role": said.role, "content": said.content})

@@ -254,6 +254,23 @@ async def test_messages_of_one_author_in_a_row_become_one(llm, model) -> None:
     assert history[0] == Message("user", "Hi?")
 
 
+async def test_what_was_said_before_any_question_is_told_in_the_instructions(llm, model) -> None:
+    said = (
+        Message("assistant", "Welcome!"),
+        Message("assistant", "I am here."),
+        Message("user", "Hi."),
+        Message("assistant", "Hello."),
+    )
+    async for _ in model.reply("And now?", said, system="Be brief.", max_tokens=100):
+        pass
+    assert llm.exchanges[0].asked["messages"] == [
+        {"role": "system", "content": "Be brief.\n\nBefore that you said: Welcome! I am here."},
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "And now?"},
+    ]
+
+
 @pytest.mark.parametrize("cancel", [False, True])
 async def test_hangs_up(llm, model, cancel: bool) -> None:
     llm.tokens_per_second = 10

@@ -59,7 +59,8 @@ onKeyNeeded((refused) => new Promise((resolve) => {
   const form = h("form", { method: "dialog", class: "form", onsubmit: () => resolve(input.value) },
     h("label", { class: "field" }, h("span", {}, t("key.label")), input, h("small", {}, t("key.help"))),
     h("button", { class: "button primary" }, t("key.use")));
-  dialog.onclose = () => resolve(null);
+  // The end of the dialog before may be told only now, when the next one is already open.
+  dialog.onclose = () => dialog.open || resolve(null);
   openDialog(dialog, dialogHead(dialog, "key-title", t("key.title"), t("close")), wrong, form);
 }));
 
