@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import uuid
@@ -9,11 +10,12 @@ from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.access import Access, secret_of
 from orchestrator.api.problems import from_error, problem
-from orchestrator.errors import MuseTalkError
+from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.telemetry import Telemetry
 
 LOG: Final = logging.getLogger("musetalk.api")
@@ -81,13 +83,11 @@ class Gate:
                 await refusal(scope, receive, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
-        except Exception:
+        except Exception as error:
             if status:
                 raise  # the answer has begun: only breaking the connection tells the client now
             LOG.exception("request %s: unforeseen error", identity)
-            detail = "an unforeseen error; the log has it under this request id"
-            answer = problem(Request(scope), 500, "internal", detail)
-            await answer(scope, receive, send_with_headers)
+            await _answer(Request(scope), error)(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -105,3 +105,12 @@ class Gate:
         self._access.check_site(headers.get("sec-fetch-site"), headers.get("origin"))
         secret = secret_of(headers.get("authorization"), headers.get("x-api-key"))
         scope.setdefault("state", {})["owner"] = self._access.identify(secret).id
+
+
+def _answer(request: Request, error: Exception) -> Response:
+    """What a client is told of an error that no part of the service foresaw."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        full = SetupError("the server's disk is full", remedy="free some space on it")
+        return from_error(request, full)
+    detail = "an unforeseen error; the log has it under this request id"
+    return problem(request, 500, "internal", detail)

@@ -96,8 +96,10 @@ def begin(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        full = "disk is full" in reason or "No space left" in reason  # SQLite's and PostgreSQL's
         raise DatabaseError(
-            f"the database of the video jobs failed: {reason}", remedy="try again in a moment"
+            f"the database of the video jobs failed: {reason}",
+            remedy="free some space on its disk" if full else "try again in a moment",
         ) from error
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import wave
@@ -265,6 +266,9 @@ async def test_errors_of_a_render(client: httpx.AsyncClient, renderer: FakeRende
     renderer.error = ZeroDivisionError("secret detail")
     body = problem(await client.post("/v1/speak", json={"text": "Hi."}), 500, "internal")
     assert "secret" not in json.dumps(body)
+    renderer.error = OSError(errno.ENOSPC, "No space left on device")
+    body = problem(await client.post("/v1/speak", json={"text": "Hi."}), 503, "setup")
+    assert "disk is full" in body["detail"] and "free" in body["remedy"]
     assert not any(output.parent.exists() for output in renderer.outputs)
 
 

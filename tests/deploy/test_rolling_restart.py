@@ -100,6 +100,7 @@ class Cluster:
         """
         self._folder, self._base = folder, {**os.environ, **outside}
         self._scratch = folder / "backends"
+        self._shared_memory = f"roll{os.getpid()}_"
         self.tritons = [self._triton(objects, n) for n in range(2)]
         self.migration = PODS.Kind.of(objects, "Job", "migration")
         address = ",".join(f"127.0.0.1:{grpc}" for _, grpc in self.tritons)
@@ -137,7 +138,7 @@ class Cluster:
         found = find_distribution()
         options = [
             f"--backend-directory={found.lay_out_backends(here / 'scratch')}",
-            f"--backend-config=python,shm-region-prefix-name=roll{os.getpid()}_{number}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}{number}",
             *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
             *(f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"),
             "--allow-gpu-metrics=false",
@@ -165,6 +166,13 @@ class Cluster:
     def pods(self) -> list[Any]:
         return [*self.orchestrators, *(pod for pod, _ in self.tritons)]
 
+    def _kill(self) -> None:
+        """Leave nothing of it behind."""
+        for pod in self.pods:
+            pod.kill()
+        for memory in Path("/dev/shm").glob(f"{self._shared_memory}*"):
+            memory.unlink()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         try:
@@ -173,8 +181,7 @@ class Cluster:
             await asyncio.gather(*(pod.start() for pod in self.orchestrators))
             yield
         finally:
-            for pod in self.pods:
-                pod.kill()
+            self._kill()
 
 
 @pytest.fixture

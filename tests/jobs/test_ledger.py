@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -152,3 +153,20 @@ def test_a_database_that_is_away() -> None:
     with pytest.raises(DatabaseError) as caught:
         Ledger(engine, 1).get("a")
     assert caught.value.retryable
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    engine = connect(sqlite_url(tmp_path / "jobs.sqlite"))
+    ledger = Ledger(engine, 1)
+    with engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    @sa.event.listens_for(engine, "checkout")
+    def no_more(given: Any, *_: object) -> None:
+        given.execute(f"PRAGMA max_page_count = {pages}").close()
+
+    with pytest.raises(DatabaseError, match="full") as caught:
+        for number in range(1000):
+            ledger.add(job(f"j{number}"))
+    assert "free some space" in caught.value.remedy
+    engine.dispose()
