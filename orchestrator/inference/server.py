@@ -250,6 +250,15 @@ class EmbeddedTriton:
             elif line is not None:
                 self._log(line)
 
+    def _failure(self, reason: str) -> MuseTalkError:
+        """Why a model does not load: what it is, or what it gets here."""
+        if "shared memory" in reason:
+            return SetupError(
+                "Triton needs shared memory, and /dev/shm has none left",
+                remedy="free some of it, or in a container give it more (--shm-size 256m)",
+            )
+        return RepositoryError(reason, remedy=f"rebuild {self.repository}")
+
     async def _until_ready(self) -> None:
         """Poll until this very server is ready on all ports.
 
@@ -264,9 +273,7 @@ class EmbeddedTriton:
                 await asyncio.wait({died}, timeout=POLL_SECONDS)
                 if self._reader.model_failure:
                     # No need to wait for the other models: the server will end for this one.
-                    raise RepositoryError(
-                        self._reader.model_failure, remedy=f"rebuild {self.repository}"
-                    )
+                    raise self._failure(self._reader.model_failure)
                 if died.done():
                     died.result()
                 if time.monotonic() > deadline:

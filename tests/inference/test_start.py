@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,3 +118,20 @@ async def test_a_cancelled_start_leaves_nothing(
     assert time.monotonic() - cancelled < 8
     assert tritonservers(repository) == []
     assert is_empty(own_temporary_folder)
+
+
+async def test_without_shared_memory_it_says_so(one_model: Make) -> None:
+    small = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = "mount -t tmpfs -o size=512k tmpfs /dev/shm"
+    if subprocess.run([*small, mount], capture_output=True, check=False).returncode:  # noqa: ASYNC221
+        pytest.skip("no file system may be mounted here")
+    command = (
+        f"{mount} && exec {sys.executable} -m orchestrator.cli triton --repository {one_model()}"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *small, command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    last = told.decode().splitlines()[-1]
+    assert "/dev/shm has none left" in last and "--shm-size" in last
