@@ -76,6 +76,7 @@ def speak(
     output: Annotated[Path, typer.Option("-o", "--output", help="MP4 to write.")] = Path(
         "out/speak.mp4"
     ),
+    language: Annotated[str | None, typer.Option(help="Of the text: en or fr.")] = None,
     fps: Annotated[int | None, typer.Option(min=8, max=49, help="Frames a second.")] = None,
     consent: Annotated[
         str | None, typer.Option(help="Who agreed to this use of their face; for a file.")
@@ -90,7 +91,15 @@ def speak(
     from orchestrator.settings import settings
     from orchestrator.speak import speak as run
 
-    run(settings(), text=text, audio=audio, avatar=avatar, output=output, consent=consent)
+    run(
+        settings(),
+        text=text,
+        audio=audio,
+        avatar=avatar,
+        output=output,
+        consent=consent,
+        language=language,
+    )
 
 
 @app.command()

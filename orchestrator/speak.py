@@ -49,6 +49,7 @@ def speak(
     avatar: str | None,
     output: Path,
     consent: str | None,
+    language: str | None = None,
 ) -> None:
     """Render one video and print where the time went.
 
@@ -59,6 +60,7 @@ def speak(
         avatar: name of an avatar, or path of a picture or video; None takes the default one.
         output: the MP4 to write.
         consent: who agreed to the use of their face; needed for a picture or video.
+        language: of the text; None: English.
 
     Raises:
         MuseTalkError: it could not be done; nothing is left at ``output`` then.
@@ -78,7 +80,7 @@ def speak(
         if audio is not None:
             script = await read_recording(audio, settings)
         else:
-            script = read_text(text or "", settings)
+            script = read_text(text or "", settings, language)
         times = StageTimes()
         console.print(_connecting(settings))
         async with open_renderer(settings) as renderer:

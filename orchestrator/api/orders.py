@@ -14,11 +14,20 @@ from starlette.types import Message
 
 from orchestrator.errors import UsageError
 from orchestrator.rendering.tasks import within
+from orchestrator.replies.responder import LANGUAGES
 from orchestrator.settings import Settings
 
 T = TypeVar("T")
 
 VOICE: Final = "an id of /v1/voices; the server's voice without one"
+Language = Annotated[
+    str,
+    Field(
+        max_length=20,
+        description="of the text; English without one",
+        json_schema_extra={"enum": list(LANGUAGES)},
+    ),
+]
 
 _BODY_TIMEOUT: Final = 60.0
 _JSON_BYTES: Final = 256 * 1024
@@ -35,6 +44,7 @@ class Order:
     audio: bytes | None = None
     stream: bool = False
     voice: str | None = None
+    language: str | None = None
 
 
 class SpeakBody(BaseModel):
@@ -45,6 +55,7 @@ class SpeakBody(BaseModel):
     text: Annotated[str, Field(min_length=1)]
     avatar: str | None = None
     voice: Annotated[str, Field(max_length=100, description=VOICE)] | None = None
+    language: Language | None = None
     fps: Annotated[int, Field(ge=8, le=49)] | None = None
     stream: Annotated[
         bool, Field(description="send a fragmented MP4 while it is made, not a finished one")

@@ -26,6 +26,7 @@ from orchestrator.errors import MuseTalkError, OverloadedError
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
+from orchestrator.replies.responder import LANGUAGES
 
 LOG: Final = logging.getLogger("musetalk.api")
 
@@ -66,12 +67,20 @@ def router(service: Service) -> APIRouter:
         text: Annotated[str, Query(min_length=1, description="what the avatar says")],
         avatar: Annotated[str | None, Query(description="id; the default without one")] = None,
         voice: Annotated[str | None, Query(max_length=100, description=VOICE)] = None,
+        language: Annotated[
+            str | None,
+            Query(
+                max_length=20,
+                description="of the text",
+                json_schema_extra={"enum": list(LANGUAGES)},
+            ),
+        ] = None,
         fps: Annotated[int | None, Query(ge=8, le=49)] = None,
     ) -> Response:
         """Render a text as a fragmented MP4, for the ``src`` of a video element."""
 
         async def order() -> Order:
-            return Order(text=text, avatar=avatar, fps=fps, stream=True, voice=voice)
+            return Order(avatar, fps, text, stream=True, voice=voice, language=language)
 
         return await _serve(request, service, order)
 

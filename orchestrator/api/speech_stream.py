@@ -35,7 +35,7 @@ async def read_script(order: Order, settings: Settings) -> Script:
     """
     if order.audio is not None:
         return await read_recording(order.audio, settings)
-    return read_text(order.text or "", settings)
+    return read_text(order.text or "", settings, order.language)
 
 
 @asynccontextmanager

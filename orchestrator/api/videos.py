@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from orchestrator.api.access import owner_of
-from orchestrator.api.orders import VOICE, read_body
+from orchestrator.api.orders import VOICE, Language, read_body
 from orchestrator.api.problems import documented, problem
 from orchestrator.api.ranges import UnsatisfiableRangeError, is_unchanged, wanted_range
 from orchestrator.jobs.job import Job
@@ -47,6 +47,7 @@ class VideoOrder(BaseModel):
     )
     avatar: Annotated[str, Field(description="id; the default avatar without one")] | None = None
     voice: Annotated[str, Field(max_length=100, description=VOICE)] | None = None
+    language: Language | None = None
     fps: Annotated[int, Field(ge=8, le=49, description="frames a second")] | None = None
     profile: Profile | None = None
 

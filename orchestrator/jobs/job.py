@@ -25,6 +25,7 @@ class Request:
         text: what is said, or the message that is answered.
         samples: length of a recording at 16 kHz.
         digest: SHA-256 of a recording, hexadecimal.
+        language: ISO 639 code of the text, or of the answer.
     """
 
     kind: Literal["text", "message", "audio"]
@@ -34,6 +35,7 @@ class Request:
     text: str = ""
     samples: int = 0
     digest: str = ""
+    language: str = "en"
 
 
 @dataclass(frozen=True)

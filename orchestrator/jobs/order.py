@@ -26,6 +26,7 @@ class Order:
         avatar: who speaks; None: the default avatar.
         fps: frames a second; None: those of the profile.
         profile: name of a profile; None: ``quality``.
+        language: of the text, or to be answered in; None: English.
     """
 
     text: str | None = None
@@ -34,6 +35,7 @@ class Order:
     avatar: str | None = None
     fps: int | None = None
     profile: str | None = None
+    language: str | None = None
 
 
 def check(order: Order, settings: Settings) -> Literal["text", "message", "audio"]:
@@ -44,7 +46,7 @@ def check(order: Order, settings: Settings) -> Literal["text", "message", "audio
         settings: its limits.
 
     Raises:
-        UsageError: it is of none, of several, or has nothing to say.
+        UsageError: it is of none, of several, has nothing to say, or the language is not known.
     """
     kinds: dict[Literal["text", "message", "audio"], object] = {
         "text": order.text,
@@ -56,7 +58,7 @@ def check(order: Order, settings: Settings) -> Literal["text", "message", "audio
         raise UsageError("a video is made from one of text, message and audio")
     words = order.text if order.text is not None else order.message
     if words is not None:
-        read_text(words, settings)
+        read_text(words, settings, order.language)
     return given[0]
 
 
@@ -64,4 +66,6 @@ def fingerprint(order: Order) -> str:
     """Digest of an order, to tell two with one idempotency key apart."""
     audio = hashlib.sha256(order.audio).hexdigest() if order.audio is not None else None
     parts = [order.text, order.message, audio, order.avatar, order.fps, order.profile]
+    if order.language is not None:  # at the end: older servers' digests have none
+        parts.append(order.language)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -94,7 +94,7 @@ class Pipeline:
         if job.request.kind == "message":
             await self._note(job, "llm", 0.01)
             text = await self._reply(job)
-        sentences = read_text(text, self._settings).sentences
+        sentences = read_text(text, self._settings, job.request.language).sentences
         content = json.dumps([[one.text, one.pause] for one in sentences])
         await self._store.put(path, content.encode())
         return sentences
@@ -108,7 +108,8 @@ class Pipeline:
         avatar = await self._renderer.avatar(job.request.avatar)
         request = job.request
         words = [[one.text, one.pause] for one in sentences]
-        speech = [request.digest] if request.kind == "audio" else [self._renderer.voice.name, words]
+        spoken = [self._renderer.voice.name, request.language, words]
+        speech = [request.digest] if request.kind == "audio" else spoken
         made_of = [
             *(FORMAT, job.owner, speech, avatar.id, avatar.name),
             *(request.fps, request.profile, self._renderer.weights),
@@ -136,7 +137,7 @@ class Pipeline:
         if known is not None:
             return known
         await self._note(job, "tts", _TTS + (_RENDER - _TTS) * index / of)
-        pcm, sound = await synthesize(self._renderer.voice, sentence.text)
+        pcm, sound = await synthesize(self._renderer.voice, sentence.text, job.request.language)
         await files.write(index, pcm, sound)
         return len(pcm)
 
@@ -265,8 +266,9 @@ class Pipeline:
         reply = self._responder.reply(
             job.request.text,
             [],
-            system=instructions(self._settings),
+            system=instructions(self._settings, job.request.language),
             max_tokens=profile.max_tokens(self._settings.llm_max_tokens),
+            language=job.request.language,
         )
         async with aclosing(reply) as pieces:
             text = "".join([piece async for piece in pieces])

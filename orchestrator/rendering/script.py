@@ -16,6 +16,7 @@ import numpy.typing as npt
 from orchestrator.errors import SpeechError, UsageError
 from orchestrator.rendering.encode import AUDIO_RATE
 from orchestrator.rendering.timings import StageTimes
+from orchestrator.replies.responder import known_language
 from orchestrator.replies.sentences import Sentence, split_sentences
 from orchestrator.settings import Settings
 from orchestrator.speech import SAMPLE_RATE
@@ -92,9 +93,15 @@ class Recording:
 
 @dataclass(frozen=True)
 class Text:
-    """Sentences to synthesise."""
+    """Sentences to synthesise.
+
+    Attributes:
+        sentences: in order.
+        language: ISO 639 code, for a voice that has a choice.
+    """
 
     sentences: list[Sentence]
+    language: str = "en"
 
     async def utterances(
         self, synthesizer: SpeechSynthesizer, times: StageTimes
@@ -114,7 +121,7 @@ class Text:
         total = sum(len(sentence.text) for sentence in self.sentences)
         for sentence in self.sentences:
             with times.measure("speech"):
-                pcm, sound = await synthesize(synthesizer, sentence.text)
+                pcm, sound = await synthesize(synthesizer, sentence.text, self.language)
             yield Utterance(pcm, sound, sentence.pause, len(sentence.text) / total)
 
 
@@ -135,21 +142,27 @@ class Spoken:
 Script: TypeAlias = "Text | Recording | Spoken"
 
 
-def read_text(text: str, settings: Settings) -> Text:
+def read_text(text: str, settings: Settings, language: str | None = None) -> Text:
     """Check a text and cut it into sentences.
 
+    Args:
+        text: any text.
+        settings: how long it may be.
+        language: ISO 639 code; None: English.
+
     Raises:
-        UsageError: it is too long, or has nothing that can be said.
+        UsageError: it is too long, or has nothing that can be said; the language is not known.
     """
+    language = known_language(language)
     if len(text) > settings.max_text_chars:
         raise UsageError(
             f"the text has {len(text)} characters, more than {settings.max_text_chars}",
             remedy="shorten it, or raise MUSETALK_MAX_TEXT_CHARS",
         )
-    sentences = split_sentences(text)
+    sentences = split_sentences(text, language)
     if not sentences:
         raise UsageError("the text has nothing that can be said")
-    return Text(sentences)
+    return Text(sentences, language)
 
 
 async def read_recording(source: Path | bytes, settings: Settings) -> Recording:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from orchestrator.errors import UsageError
 from orchestrator.settings import Settings
 
 LANGUAGES: Final = {"en": "English", "fr": "French"}
@@ -70,6 +71,20 @@ class Responder(Protocol):
     async def close(self) -> None:
         """End connections."""
         ...
+
+
+def known_language(language: str | None) -> str:
+    """A language that replies are written and cut into sentences in; None and "" are English.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if language and language not in LANGUAGES:
+        raise UsageError(
+            f"the language {language[:20]!r} is not spoken",
+            remedy=f"choose one of {', '.join(LANGUAGES)}",
+        )
+    return language or "en"
 
 
 def instructions(settings: Settings, language: str = "en", part: str = "") -> str:

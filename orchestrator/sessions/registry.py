@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import NotFoundError, OverloadedError, StoppingError, UsageError
-from orchestrator.replies.responder import LANGUAGES
+from orchestrator.errors import NotFoundError, OverloadedError, StoppingError
+from orchestrator.replies.responder import known_language
 from orchestrator.sessions.conversation import Conversation, hash_token
 from orchestrator.sessions.estimate import lipsync_rate, talkers
 from orchestrator.sessions.profiles import Profile, find_profile
@@ -256,12 +256,7 @@ class Sessions:
     ) -> tuple[Session, str] | None:
         """A session and its token; None if another connection made it in the meantime."""
         profile = find_profile(request.profile or (stored.profile if stored else None))
-        language = request.language or (stored.language if stored else "en")
-        if language not in LANGUAGES:
-            raise UsageError(
-                f"the language {language[:20]!r} is not spoken",
-                remedy=f"choose one of {', '.join(LANGUAGES)}",
-            )
+        language = known_language(request.language or (stored.language if stored else None))
         require_voice(request.voice, self._shared.voice.name)
         avatar = await self._renderer.avatar(request.avatar or (stored.avatar if stored else None))
         token = secrets.token_urlsafe(32)

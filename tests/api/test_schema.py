@@ -103,6 +103,11 @@ def throw(operation: Any, url: str, known: dict[str, str]) -> collections.Counte
             case.path_parameters = {
                 name: known.get(name, value) for name, value in (case.path_parameters or {}).items()
             }
+            if mode == GenerationMode.POSITIVE and isinstance(case.body, dict):
+                for name in ("avatar", "voice", "message"):  # made-up ones are hardly ever there
+                    case.body.pop(name, None)
+                if "audio" not in case.body:
+                    case.body["text"] = "Hello."
         response = case.call(base_url=url, timeout=30)
         seen[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)

@@ -39,9 +39,11 @@ class FakeResponder:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
+        self.options: list[dict[str, Any]] = []
 
     async def reply(self, message: str, history: Any, **options: Any) -> AsyncIterator[str]:
         self.messages.append(message)
+        self.options.append(options)
         for word in f"You said {message} Is that so?".split(" "):
             yield word + " "
 

@@ -114,6 +114,7 @@ class FakeVoice:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.languages: set[str | None] = set()
         self.error: Exception | None = None
         self.delay = 0.0
 
@@ -121,6 +122,7 @@ class FakeVoice:
         self, text: str, *, language: str | None = None
     ) -> AsyncGenerator[SpeechChunk, None]:
         self.texts.append(text)
+        self.languages.add(language)
         await asyncio.sleep(self.delay)
         if self.error is not None:
             raise self.error

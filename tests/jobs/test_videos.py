@@ -122,6 +122,23 @@ async def test_message_is_answered_once_and_spoken(
     assert voice.texts == ["You said Hello world.", "Is that so?"]
 
 
+async def test_a_message_is_answered_cut_and_spoken_in_its_language(
+    opened: Any, wait: Any, voice: Any, responder: Any
+) -> None:
+    async with opened() as videos:
+        order = Order(message="Pr. Martin est là ?", language="fr")
+        await wait(videos, await videos.create("me", order))
+        await wait(
+            videos,
+            await videos.create("me", Order(text="À 10 h. 15, le 3 janv. 2027.", language="fr")),
+        )
+    assert responder.options[0]["language"] == "fr"
+    assert responder.options[0]["system"].endswith("Answer in French.")
+    assert voice.texts[0] == "You said Pr. Martin est là ?"
+    assert voice.texts[-1] == "À 10 h. 15, le 3 janv. 2027."
+    assert voice.languages == {"fr"}
+
+
 async def test_repeated_request_comes_from_the_cache(
     opened: Any, wait: Any, content: Any, voice: Any, inference: Any, address: str
 ) -> None:

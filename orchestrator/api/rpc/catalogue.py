@@ -95,6 +95,7 @@ class Catalogue:
             avatar=await service.require_library().usable(owner, request.avatar or None),
             fps=request.fps or None,
             profile=request.profile or None,
+            language=request.language or None,
         )
         limit = service.access.job_limit(owner)
         return _video(

@@ -47,6 +47,7 @@ class Speaking:
                 text=request.text if kind == "text" else None,
                 audio=request.audio if kind == "audio" else None,
                 stream=True,
+                language=request.language or None,
             )
             frames = request.output == pb.OUTPUT_FRAMES
             parts = self._frames(owner, order) if frames else self._fragments(owner, order)

@@ -18,20 +18,22 @@ OUTPUT_FRAGMENTS: Output
 OUTPUT_FRAMES: Output
 
 class SpeakRequest(_message.Message):
-    __slots__ = ("text", "audio", "avatar", "fps", "output", "voice")
+    __slots__ = ("text", "audio", "avatar", "fps", "output", "voice", "language")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     AVATAR_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     VOICE_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     text: str
     audio: bytes
     avatar: str
     fps: int
     output: Output
     voice: str
-    def __init__(self, text: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., voice: _Optional[str] = ...) -> None: ...
+    language: str
+    def __init__(self, text: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., output: _Optional[_Union[Output, str]] = ..., voice: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...
 
 class SpeakResponse(_message.Message):
     __slots__ = ("fragment", "frame", "sound", "finished")
@@ -286,7 +288,7 @@ class DeleteAvatarResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CreateVideoRequest(_message.Message):
-    __slots__ = ("text", "message", "audio", "avatar", "fps", "profile", "idempotency_key", "voice")
+    __slots__ = ("text", "message", "audio", "avatar", "fps", "profile", "idempotency_key", "voice", "language")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
@@ -295,6 +297,7 @@ class CreateVideoRequest(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     VOICE_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     text: str
     message: str
     audio: bytes
@@ -303,7 +306,8 @@ class CreateVideoRequest(_message.Message):
     profile: str
     idempotency_key: str
     voice: str
-    def __init__(self, text: _Optional[str] = ..., message: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., voice: _Optional[str] = ...) -> None: ...
+    language: str
+    def __init__(self, text: _Optional[str] = ..., message: _Optional[str] = ..., audio: _Optional[bytes] = ..., avatar: _Optional[str] = ..., fps: _Optional[int] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., voice: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...
 
 class Video(_message.Message):
     __slots__ = ("id", "status", "stage", "progress", "created", "expires", "duration", "size", "error")

@@ -5,6 +5,7 @@ import { $, dialogHead, h, icon, openDialog, showProblem } from "../dom.js";
 import { call, key, media, Problem } from "../http.js";
 import { duration, moment, onLanguage, percent, t } from "../i18n.js";
 import { preferences } from "../preferences.js";
+import { speech } from "../voices.js";
 
 const POLL_MS = 700;
 const IDLE_POLL_MS = 5000;
@@ -72,7 +73,7 @@ export class VideosView {
         for (const [name, value] of Object.entries(choices)) form.append(name, value);
         job = await call("/v1/videos", { method: "POST", form, headers });
       } else {
-        job = await call("/v1/videos", { method: "POST", json: { [kind.value]: text.value.trim(), ...choices }, headers });
+        job = await call("/v1/videos", { method: "POST", json: { [kind.value]: text.value.trim(), language: speech.language, ...choices }, headers });
       }
       keepTitle(job.id, recording ? audio.files[0].name : text.value.trim());
       text.value = "";
