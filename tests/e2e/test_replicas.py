@@ -57,16 +57,20 @@ class Audience:
 
 async def served(server: EmbeddedTriton) -> int:
     async with TritonClient(server.grpc_address) as client:
-        return (await client.statistics("unet")).requests
+        return await requests(client)
 
 
-async def shares(servers: list[EmbeddedTriton], together: int) -> list[int]:
-    """Requests that each gets until they have got so many."""
-    before = [await served(server) for server in servers]
+async def requests(client: TritonClient) -> int:
+    return (await client.statistics("unet")).requests
+
+
+async def shares(clients: list[TritonClient], together: int) -> list[int]:
+    """Requests that the server of each gets until they have got so many."""
+    before = [await requests(client) for client in clients]
     found: list[int] = []
 
     async def enough() -> bool:
-        after = [await served(server) for server in servers]
+        after = [await requests(client) for client in clients]
         found[:] = [int(share) for share in np.subtract(after, before)]
         return sum(found) >= together
 
@@ -133,9 +137,14 @@ async def test_one_killed_one_drained_one_slow_and_no_frame_is_lost(
             audience = Audience(stage.url, 2)
             async with audience.watching():
                 await until(lambda: everybody_served(servers), 20)
-                even = await shares(servers, 45)
-                async with crawling(slow):
-                    limping = await shares(servers, 45)
+                async with contextlib.AsyncExitStack() as stack:
+                    clients = [
+                        await stack.enter_async_context(TritonClient(server.grpc_address))
+                        for server in servers
+                    ]
+                    even = await shares(clients, 45)
+                    async with crawling(slow):
+                        limping = await shares(clients, 45)
 
                 assert killed.pid is not None
                 psutil.Process(killed.pid).kill()
