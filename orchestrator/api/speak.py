@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from orchestrator.api import problems
 from orchestrator.api.access import owner_of
-from orchestrator.api.orders import SPEAK_DOC, VOICE, Order, read_order
+from orchestrator.api.orders import SPEAK_DOC, VOICE, Language, Order, read_order
 from orchestrator.api.problems import documented
 from orchestrator.api.service import Service
 from orchestrator.api.speech_stream import SpeechStream, read_script, stream_speech
@@ -26,7 +26,6 @@ from orchestrator.errors import MuseTalkError, OverloadedError
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
-from orchestrator.replies.responder import LANGUAGES
 
 LOG: Final = logging.getLogger("musetalk.api")
 
@@ -67,14 +66,7 @@ def router(service: Service) -> APIRouter:
         text: Annotated[str, Query(min_length=1, description="what the avatar says")],
         avatar: Annotated[str | None, Query(description="id; the default without one")] = None,
         voice: Annotated[str | None, Query(max_length=100, description=VOICE)] = None,
-        language: Annotated[
-            str | None,
-            Query(
-                max_length=20,
-                description="of the text",
-                json_schema_extra={"enum": list(LANGUAGES)},
-            ),
-        ] = None,
+        language: Language | None = None,
         fps: Annotated[int | None, Query(ge=8, le=49)] = None,
     ) -> Response:
         """Render a text as a fragmented MP4, for the ``src`` of a video element."""
