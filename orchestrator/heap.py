@@ -1,8 +1,8 @@
 """Memory that nothing uses any more goes back to the operating system.
 
 glibc keeps what is freed in one heap for each thread that ever asks for memory. Unless they are
-trimmed, a service that a thousand viewers came to and left seems to hold 80 to 90 MB more than at its
-start, all but 14 of them free.
+trimmed, a service that a thousand viewers came to and left seems to hold 80 to 90 MB more than at
+its start, all but 14 of them free.
 """
 
 from __future__ import annotations
