@@ -25,7 +25,7 @@ class Request:
         text: what is said, or the message that is answered.
         samples: length of a recording at 16 kHz.
         digest: SHA-256 of a recording, hexadecimal.
-        language: ISO 639 code of the text, or of the answer.
+        language: ISO 639 code of the text, or of the answer; None: not asked for.
     """
 
     kind: Literal["text", "message", "audio"]
@@ -35,7 +35,7 @@ class Request:
     text: str = ""
     samples: int = 0
     digest: str = ""
-    language: str = "en"
+    language: str | None = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from orchestrator.rendering.join import join
 from orchestrator.rendering.script import Spoken, read_text, synthesize
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
-from orchestrator.replies.responder import Responder, instructions
+from orchestrator.replies.responder import Responder, instructions, known_language
 from orchestrator.replies.sentences import Sentence
 from orchestrator.sessions.profiles import find_profile
 from orchestrator.settings import Settings
@@ -263,12 +263,13 @@ class Pipeline:
 
     async def _reply(self, job: Job) -> str:
         profile = find_profile(job.request.profile)
+        language = known_language(job.request.language)
         reply = self._responder.reply(
             job.request.text,
             [],
-            system=instructions(self._settings, job.request.language),
+            system=instructions(self._settings, language),
             max_tokens=profile.max_tokens(self._settings.llm_max_tokens),
-            language=job.request.language,
+            language=language,
         )
         async with aclosing(reply) as pieces:
             text = "".join([piece async for piece in pieces])

@@ -27,7 +27,6 @@ from orchestrator.jobs.speech import SpeechFiles, samples_bytes
 from orchestrator.jobs.store import FileStore
 from orchestrator.rendering.script import read_recording
 from orchestrator.rendering.tasks import within
-from orchestrator.replies.responder import known_language
 from orchestrator.sessions.profiles import find_profile
 from orchestrator.settings import Settings
 
@@ -119,7 +118,7 @@ class VideoJobs:
             text=order.text or order.message or "",
             samples=samples,
             digest=digest,
-            language=known_language(order.language),
+            language=order.language,
         )
         job = Job(identity, owner, request, digest_of_order, idempotency_key)
         recorded = await _ask(self._ledger.add, job)

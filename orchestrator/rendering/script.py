@@ -97,11 +97,11 @@ class Text:
 
     Attributes:
         sentences: in order.
-        language: ISO 639 code, for a voice that has a choice.
+        language: ISO 639 code that was asked for; None: that of the voice.
     """
 
     sentences: list[Sentence]
-    language: str = "en"
+    language: str | None = None
 
     async def utterances(
         self, synthesizer: SpeechSynthesizer, times: StageTimes
@@ -148,18 +148,18 @@ def read_text(text: str, settings: Settings, language: str | None = None) -> Tex
     Args:
         text: any text.
         settings: how long it may be.
-        language: ISO 639 code; None: English.
+        language: ISO 639 code; None: that of the voice, cut by the rules of English.
 
     Raises:
         UsageError: it is too long, or has nothing that can be said; the language is not known.
     """
-    language = known_language(language)
+    rules = known_language(language)
     if len(text) > settings.max_text_chars:
         raise UsageError(
             f"the text has {len(text)} characters, more than {settings.max_text_chars}",
             remedy="shorten it, or raise MUSETALK_MAX_TEXT_CHARS",
         )
-    sentences = split_sentences(text, language)
+    sentences = split_sentences(text, rules)
     if not sentences:
         raise UsageError("the text has nothing that can be said")
     return Text(sentences, language)

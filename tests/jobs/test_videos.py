@@ -120,6 +120,7 @@ async def test_message_is_answered_once_and_spoken(
     assert done.status == "succeeded" and results == ["ok"]
     assert responder.messages == ["Hello world."]
     assert voice.texts == ["You said Hello world.", "Is that so?"]
+    assert voice.languages == {None}  # a voice of any language takes what asks for none
 
 
 async def test_a_message_is_answered_cut_and_spoken_in_its_language(
