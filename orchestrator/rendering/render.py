@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -34,8 +34,8 @@ FADE_FRAMES: Final = 3
 """Idle frames after speech over which the last mouth gives way to the avatar's own."""
 
 SMALL_BATCHES: Final = 4
-"""Requests at the beginning of an utterance in which a frame waits for few others: until frames
-are there some time before they are shown."""
+"""Requests at the beginning of an utterance in which a frame waits for few others, where nobody
+says which frames are needed soon."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RenderOptions:
         batch: frames in one request to Triton.
         alignment: which Whisper steps a frame reads, design.md section 6.
         timeout: seconds that one request may take.
-        first_batch: frames in each of an utterance's first ``SMALL_BATCHES`` requests, so that it
+        first_batch: frames in requests for frames that are needed soon, so that an utterance
             begins to show soon and goes on; None: as in the others.
     """
 
@@ -56,14 +56,6 @@ class RenderOptions:
     alignment: Alignment = "centred"
     timeout: float = 30.0
     first_batch: int | None = None
-
-    def batches(self, frames: int) -> Iterator[slice]:
-        """Cut an utterance of ``frames`` frames into requests."""
-        start, number = 0, 0
-        while start < frames:
-            size = self.first_batch if self.first_batch and number < SMALL_BATCHES else self.batch
-            yield slice(start, min(start + size, frames))
-            start, number = start + size, number + 1
 
 
 @dataclass(frozen=True)
@@ -182,6 +174,7 @@ async def render_frames(
     times: StageTimes,
     first_frame: int = 0,
     last_face: U8 | None = None,
+    needed_soon: Callable[[int], bool] | None = None,
 ) -> AsyncGenerator[Chunk, None]:
     """Render an utterance whose features are known; live and offline.
 
@@ -193,17 +186,22 @@ async def render_frames(
         times: gets the time of each stage added.
         first_frame: index in the video of the utterance's first frame.
         last_face: the mouth shown before it, for frames that come too late.
+        needed_soon: whether that holds for a frame of the utterance; None: for those of its first
+            ``SMALL_BATCHES`` requests.
 
     Yields:
         The frames in order, a batch at a time, or what of it is overdue and the rest.
     """
-    batches = options.batches(len(audio))
     waiting: deque[tuple[list[int], Overdue, asyncio.Task[U8 | None]]] = deque()
+    small = options.first_batch or options.batch
+    is_needed = needed_soon or (lambda frame: frame < SMALL_BATCHES * small)
+    sent = 0
 
     def send_next() -> None:
-        batch = next(batches, None)
-        if batch is None:
+        nonlocal sent
+        if sent == len(audio):
             return
+        batch = slice(sent, min(sent + (small if is_needed(sent) else options.batch), len(audio)))
         indices = [
             source_index(avatar, first_frame + frame, options.fps)
             for frame in range(batch.start, batch.stop)
@@ -211,6 +209,7 @@ async def render_frames(
         overdue = Overdue()
         request = faces(batch.start, avatar.latents[indices], audio[batch], overdue)
         waiting.append((indices, overdue, asyncio.ensure_future(request)))
+        sent = batch.stop
 
     async def without_mouths(indices: list[int]) -> Chunk:
         with times.measure("composite"):

@@ -25,7 +25,7 @@ F16 = npt.NDArray[np.float16]
 GIVE_UP_SECONDS: Final = 10.0
 """A turn ends when the model has not answered for so long."""
 
-_LITTLE_SLACK: Final = 0.1
+_LITTLE_SLACK: Final = 0.2
 _MUCH_SLACK: Final = 0.6
 _GIVEN_UP_TOGETHER: Final = 2
 """Frames: as many as share a mouth at half rate."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -49,6 +49,13 @@ _ENCODED_AHEAD: Final = 1
 
 _HEAD_START: Final = 0.5
 """Seconds of speech that are made while other sessions hold back: then a turn is as far as they."""
+
+_SOON: Final = 0.8
+"""Seconds before it must be there at which a frame is asked for together with few others: what
+waits for more of them is lost with all of them where the machine is slow."""
+
+_LEAST_AHEAD: Final = 0.1
+"""Seconds that a browser must hold to go on (Chromium halts below 0.08, and does not begin)."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ async def _voiced(
         async for sentence in sentences:
             if first:
                 tools.haste.begin()
-            async with nullcontext() if first else tools.leisure.taken():
+            async with tools.leisure.taken("voice", len(sentence.text), at_once=first):
                 tools.progress.sentence(len(sentence.text))
                 with tools.times.measure("speech"):
                     pcm, sound = await synthesize(tools.voice, sentence.text, tools.language)
@@ -197,9 +204,9 @@ async def _encoded(
     async with aclosing(utterances):
         async for text, utterance in utterances:
             if not frame_count(len(utterance.pcm), fps):
-                tools.leisure.judge_by(lambda: True)
+                tools.leisure.judge_by(lambda _: True)
                 continue  # shorter than one frame
-            async with nullcontext() if first else tools.leisure.taken():
+            async with tools.leisure.taken("features", at_once=first):
                 with tools.times.measure("features"):
                     features = await speech_features(inference, utterance.pcm, fps)
             first = False
@@ -240,10 +247,11 @@ async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U
         times.note("encode", times.elapsed - work)
         tools.progress.encoded(media)
 
-    def there_is_time() -> bool:
+    def there_is_time(needed: float) -> bool:
         following, ending = tools.stage.due(position + done), tools.stage.due(position + spoken)
         now = asyncio.get_running_loop().time()
-        return done >= spoken or is_early(following, ending, now, hurried=tools.haste.others)
+        hurried = tools.haste.others
+        return done >= spoken or is_early(following, ending, now, needed=needed, hurried=hurried)
 
     tools.leisure.judge_by(there_is_time)
     tools.haste.begin()
@@ -254,10 +262,14 @@ async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U
         missing = len(frames) * samples - len(sound)
         if missing:
             sound = np.concatenate([sound, np.zeros(missing, np.int16)])
-        wait = max(0.0, tools.pace.batch_seconds - len(frames) / profile.grid)
+        wait = max(0.0, tools.pace.batch_seconds + _LEAST_AHEAD - len(frames) / profile.grid)
         await tools.stage.put(Piece(frames, sound, None if done else begins, encoded, wait))
         done += len(frames)
         tools.progress.rendered(len(frames))
+
+    def needed_soon(frame: int) -> bool:
+        due = tools.stage.due(position + frame)
+        return due is None or due - asyncio.get_running_loop().time() < _SOON
 
     async def faces(first: int, latents: F16, audio: F16, overdue: Overdue) -> U8 | None:
         def due(frame: int) -> float | None:
@@ -275,6 +287,7 @@ async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U
             times=times,
             first_frame=position,
             last_face=face,
+            needed_soon=needed_soon,
         )
         async with aclosing(chunks):
             async for chunk in chunks:

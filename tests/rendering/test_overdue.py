@@ -17,12 +17,13 @@ U8 = npt.NDArray[np.uint8]
 CENTRE = (32, 48)
 
 
-async def rendered(avatar: Any, inference: Any, faces: Any) -> tuple[list[Chunk], StageTimes]:
+async def rendered(
+    avatar: Any, inference: Any, faces: Any, first_batch: int | None = None, **how: Any
+) -> tuple[list[Chunk], StageTimes]:
     features = await speech_features(inference, np.full(16000, 100, np.int16), 25)
     times = StageTimes()
-    chunks = render_frames(
-        avatar, features, faces=faces, options=RenderOptions(batch=8), times=times
-    )
+    options = RenderOptions(batch=8, first_batch=first_batch)
+    chunks = render_frames(avatar, features, faces=faces, options=options, times=times, **how)
     return [chunk async for chunk in chunks], times
 
 
@@ -60,3 +61,26 @@ async def test_a_batch_that_never_comes_in_time(avatar: Any, inference: Any, see
     assert all(chunk.frames for chunk in chunks)
     assert [(len(chunk.frames), chunk.late) for chunk in chunks] == [(8, 8), (8, 0), (8, 0), (1, 0)]
     assert chunks[0].last_face is None and np.array_equal(chunks[0].frames[0], avatar.frame(0))
+
+
+@pytest.mark.parametrize(
+    ("soon", "sizes"),
+    [
+        (lambda frame: frame < 8, [4, 4, 8, 8, 1]),
+        (lambda frame: 8 <= frame < 20, [8, 4, 4, 4, 5]),
+        (lambda _: True, [4, 4, 4, 4, 4, 4, 1]),
+        (None, [4, 4, 4, 4, 8, 1]),
+    ],
+)
+async def test_what_is_needed_soon_waits_for_few_others(
+    avatar: Any, inference: Any, soon: Any, sizes: list[int]
+) -> None:
+    asked: list[int] = []
+
+    async def faces(first: int, latents: Any, audio: Any, overdue: Overdue) -> U8:
+        assert first == sum(asked)
+        asked.append(len(latents))
+        return np.asarray(await inference.lipsync(latents, audio))
+
+    chunks, _ = await rendered(avatar, inference, faces, first_batch=4, needed_soon=soon)
+    assert asked == sizes == [len(chunk.frames) for chunk in chunks]

@@ -36,7 +36,7 @@ async def test_one_thing_at_a_time_and_only_when_there_is_time() -> None:
 
     async def work(name: str) -> None:
         nonlocal at_work
-        async with leisure.taken():
+        async with leisure.taken("voice"):
             at_work += 1
             assert at_work == 1
             await asyncio.sleep(0.01)
@@ -46,10 +46,10 @@ async def test_one_thing_at_a_time_and_only_when_there_is_time() -> None:
     tasks = [asyncio.create_task(work(name)) for name in ("voice", "features")]
     await asyncio.sleep(0.05)
     assert not done
-    leisure.judge_by(lambda: len(done) < 1)
+    leisure.judge_by(lambda _: len(done) < 1)
     await asyncio.sleep(0.1)
     assert done == ["voice"]
-    leisure.judge_by(lambda: True)
+    leisure.judge_by(lambda _: True)
     await asyncio.wait_for(asyncio.gather(*tasks), 5)
     assert done == ["voice", "features"]
 
@@ -58,12 +58,49 @@ async def test_who_is_cancelled_while_waiting_keeps_nobody() -> None:
     leisure = Leisure()
 
     async def work() -> None:
-        async with leisure.taken():
+        async with leisure.taken("voice"):
             pass
 
     gone = asyncio.create_task(work())
     await asyncio.sleep(0.03)
     gone.cancel()
-    leisure.judge_by(lambda: True)
+    leisure.judge_by(lambda _: True)
     await asyncio.wait_for(work(), 5)
     assert gone.cancelled()
+
+
+async def test_a_slow_voice_begins_earlier() -> None:
+    leisure = Leisure()
+    asked: list[float] = []
+
+    def there_is_time(needed: float) -> bool:
+        asked.append(needed)
+        return True
+
+    leisure.judge_by(there_is_time)
+    async with leisure.taken("voice", 10, at_once=True):
+        await asyncio.sleep(0.1)
+    async with leisure.taken("features", at_once=True):
+        await asyncio.sleep(0.2)
+    assert not asked
+    async with leisure.taken("voice", 100):
+        pass
+    assert 0.01 * 100 + 0.2 <= asked[-1] < 10
+    async with leisure.taken("features"):
+        pass
+    assert asked[-1] == NEXT_SECONDS
+
+
+async def test_the_first_sentence_does_not_wait_for_one_that_waits() -> None:
+    leisure = Leisure()
+
+    async def later() -> None:
+        async with leisure.taken("voice"):
+            pass
+
+    waiting = asyncio.create_task(later())
+    await asyncio.sleep(0.03)
+    async with leisure.taken("features", at_once=True):
+        assert not waiting.done()
+    leisure.judge_by(lambda _: True)
+    await asyncio.wait_for(waiting, 5)

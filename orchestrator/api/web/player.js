@@ -9,6 +9,7 @@ const JOINT_SECONDS = 0.08;
 const JOINT_WAIT_MS = 150; // a picture that stands still this long before a cut gets no further
 const HUSHED_SECONDS = 1; // at most, should the server not cut
 const STUCK_MS = 400;
+const ENOUGH_SECONDS = 0.15; // ahead: a browser that ran dry would wait for more than it needs
 const HIDDEN_BACKLOG_SECONDS = 2.5;
 const STALLS_KEPT = 100;
 
@@ -25,6 +26,7 @@ export class Player {
   #cleared = 0; // until where it is silent after an interruption
   #joint = null; // where new media replaces what the decoder may have read already
   #moved = { time: 0, at: 0 };
+  #nudged = null; // where it was last made to go on
   #watchers = [];
 
   /** Called about twenty times a second with the media time. */
@@ -79,7 +81,10 @@ export class Player {
       URL.revokeObjectURL(address);
       if (source !== this.#source) return;
       this.#buffer = source.addSourceBuffer(mime);
-      this.#buffer.addEventListener("updateend", () => this.#pump());
+      this.#buffer.addEventListener("updateend", () => {
+        this.#pump();
+        if (this.#stalledAt && this.#placed) this.#mend();
+      });
       this.#pump();
     }, { once: true });
     this.#video.src = address;
@@ -200,16 +205,24 @@ export class Player {
       if (!arrived || !this.#holds(joint)) return;
       this.#joint = null;
       this.#video.currentTime = joint;
-    } else if (now - this.#moved.at > STUCK_MS && !this.#video.seeking && this.#holds(this.time)) {
+    } else if (this.#isStuck(now)) {
+      this.#nudged = this.time;
       this.#video.currentTime = this.time;
     } else return;
     this.#moved.at = now;
   }
 
-  #holds(time) {
+  #isStuck(now) {
+    if (this.#video.seeking) return false;
+    if (now - this.#moved.at > STUCK_MS) return this.#holds(this.time);
+    const dry = this.#stalledAt && this.#nudged !== this.time;
+    return dry && this.#holds(this.time, ENOUGH_SECONDS);
+  }
+
+  #holds(time, seconds = JOINT_SECONDS) {
     const { buffered } = this.#buffer;
     for (let i = 0; i < buffered.length; i++) {
-      if (buffered.start(i) <= time + 0.001 && buffered.end(i) >= time + JOINT_SECONDS) return true;
+      if (buffered.start(i) <= time + 0.001 && buffered.end(i) >= time + seconds) return true;
     }
     return false;
   }
