@@ -89,7 +89,11 @@ class Cluster:
     """Two Tritons and two orchestrators of the overlay ``cpu``, a database and a store."""
 
     def __init__(
-        self, objects: list[dict[str, Any]], folder: Path, outside: dict[str, str]
+        self,
+        objects: list[dict[str, Any]],
+        folder: Path,
+        outside: dict[str, str],
+        portraits_ready: Callable[[Path], Path],
     ) -> None:
         """Only addresses, folders and secrets differ from what a cluster would run.
 
@@ -97,6 +101,7 @@ class Cluster:
             objects: the rendered overlay.
             folder: for all files.
             outside: what the Secrets hold, and the address of the language model.
+            portraits_ready: makes a cache.
         """
         self._folder, self._base = folder, {**os.environ, **outside}
         self._scratch = folder / "backends"
@@ -109,8 +114,7 @@ class Cluster:
         self.orchestrators = []
         for number in range(2):
             http, grpc = free_port(), free_port()
-            here = folder / f"orchestrator-{number}"
-            here.mkdir()
+            here = portraits_ready(folder / f"orchestrator-{number}")
             replaced = {
                 "MUSETALK_HOST": "127.0.0.1",
                 "MUSETALK_PORT": str(http),
@@ -192,7 +196,12 @@ async def llm() -> AsyncIterator[LoopbackLlm]:
 
 @pytest.fixture
 def cluster(
-    cpu_objects: list[dict[str, Any]], tmp_path: Path, postgres: str, s3: str, llm: LoopbackLlm
+    cpu_objects: list[dict[str, Any]],
+    tmp_path: Path,
+    postgres: str,
+    s3: str,
+    llm: LoopbackLlm,
+    portraits_ready: Callable[[Path], Path],
 ) -> Cluster:
     # The bucket of the fixture stands for the one that the ConfigMap names.
     httpx.put(f"{os.environ['AWS_ENDPOINT_URL']}/musetalk", trust_env=False).raise_for_status()
@@ -203,7 +212,7 @@ def cluster(
         "MUSETALK_LLM_API_KEY": "none",
         "MUSETALK_MAX_TALKERS": "2",
     }
-    return Cluster(cpu_objects, tmp_path, outside)
+    return Cluster(cpu_objects, tmp_path, outside, portraits_ready)
 
 
 @pytest.mark.triton

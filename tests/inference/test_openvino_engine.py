@@ -39,9 +39,9 @@ def test_read_only_parts_are_taken(model: Path) -> None:
 
 def test_warm_up_leaves_out_a_batch_that_takes_too_long(model: Path) -> None:
     engine = Engine(model, precision="fp32")
-    assert engine.warm_up(8, patience=60) == [1, 2, 4, 8]
-    assert engine.warm_up(6, patience=60) == [1, 2, 4, 6]
-    assert engine.warm_up(8, patience=0) == [1]
+    assert engine.warm_up(8, longest=60) == [1, 2, 4, 8]
+    assert engine.warm_up(6, longest=60) == [1, 2, 4, 6]
+    assert engine.warm_up(8, longest=0) == [1]
     assert engine.warm_up(1) == [1]
     assert engine.inputs == ["x"]
     assert engine.outputs == ["y"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,13 @@ def test_the_steps_to_a_first_frame_are_all_of_its_time() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_one_service_tells_profiles_first_frame_and_cost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, portraits_ready: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cache = portraits_ready(tmp_path / "cache")
     plot = tmp_path / "out" / "bench.png"
     # Speech takes its time; the rows are the same for short words.
     monkeypatch.setattr("loadtests.turns.SENTENCES", ("Yes, of course.", "So it is."))
-    async with loopback_llm() as llm, serving(llm, tmp_path / "cache", **UNLIMITED) as url:
+    async with loopback_llm() as llm, serving(llm, cache, **UNLIMITED) as url:
         llm.reply = lambda _: "That is so, and it was so before."
         rows = await profiles(url, turns=1)
         way = await first_frame(url, turns=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,20 +58,21 @@ async def test_a_crowd_that_cannot_even_join_is_not_carried_and_says_why() -> No
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_viewers_take_turns_and_the_old_way_is_slower(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, portraits_ready: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One service for all: its start takes longer than the rest."""
+    cache = portraits_ready(tmp_path / "cache")
     monkeypatch.setattr(old_way, "REPLY", "This is short. It has two sentences.")
     with pytest.raises(SetupError, match="no prepared avatar"):
         old_way.prepared_avatar(tmp_path)
     async with loopback_llm() as llm:
         llm.reply = lambda _: old_way.REPLY
-        async with serving(llm, tmp_path) as url:
+        async with serving(llm, cache) as url:
             seen = await trial(url, 1, 0.5, viewers=3)
             assert (seen.viewers, seen.talkers, seen.failed) == (3, 1, 0)
             assert seen.frames > 50 and 0 <= seen.on_time <= 1
             assert seen.first_frame_p95 > 0
             new = await old_way.ours(url)
-        old = await old_way.old_way(llm, old_way.DEMO, old_way.prepared_avatar(tmp_path))
+        old = await old_way.old_way(llm, old_way.DEMO, old_way.prepared_avatar(cache))
     assert old.frames > 25
     assert old.total > new.first_frame

@@ -22,11 +22,16 @@ def real_run(test: Callable[..., None]) -> Callable[..., None]:
     return pytest.mark.triton(pytest.mark.slow(pytest.mark.timeout(300)(test)))
 
 
-def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def cache(tmp_path: Path, portraits_ready: Callable[[Path], Path]) -> Path:
+    return portraits_ready(tmp_path / "cache")
+
+
+def run(cache: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, "-m", "loadtests.load", "--cache", str(tmp_path / "cache")),
-            *("--output", str(tmp_path / "load"), "--first-frame", "60", *options),
+            *(sys.executable, "-m", "loadtests.load", "--cache", str(cache)),
+            *("--output", str(cache.parent / "load"), "--first-frame", "60", *options),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -61,9 +66,9 @@ async def test_a_locust_that_hangs_is_ended_and_named(
 
 
 @real_run
-def test_an_impossible_objective_fails_the_run(tmp_path: Path) -> None:
+def test_an_impossible_objective_fails_the_run(tmp_path: Path, cache: Path) -> None:
     found = run(
-        tmp_path,
+        cache,
         *("--mix", "triton", "--users", "1", "--seconds", "8", "--on-time", "1.01"),
         *("--shape", "soak"),
     )
@@ -74,10 +79,10 @@ def test_an_impossible_objective_fails_the_run(tmp_path: Path) -> None:
 
 
 @real_run
-def test_every_kind_of_user_gets_what_it_asks_for(tmp_path: Path) -> None:
+def test_every_kind_of_user_gets_what_it_asks_for(tmp_path: Path, cache: Path) -> None:
     """The objectives are those of a machine that other tests use too; cross-talk is as always."""
     found = run(
-        tmp_path,
+        cache,
         *("--mix", "live:2,grpc,http,video", "--users", "5", "--seconds", "6"),
         *("--on-time", "0", "--think", "0.1", "0.3"),
     )

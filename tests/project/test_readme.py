@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +179,12 @@ def test_a_machine_that_lacks_something_stops_make(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(
+    tmp_path_factory: pytest.TempPathFactory, portraits_ready: Callable[[Path], Path]
+) -> Path:
     """A working directory with the files that the README's reader has."""
     folder = tmp_path_factory.mktemp("readme")
+    portraits_ready(folder / "cache")
     frames = np.load(ROOT / "tests" / "golden" / "chain.npz")["frames"]
     cv2.imwrite(str(folder / "portrait.jpg"), frames[0])
     pcm = np.load(ROOT / "tests" / "golden" / "mel.npz")["pcm16"]

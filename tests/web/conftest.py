@@ -76,8 +76,8 @@ WATCH = """
 class Server:
     """``musetalk triton`` and ``musetalk serve``; the second can be restarted on its port."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self._folder, self._cache = folder, cache
         self._triton = _start("triton", "--grpc-port", "0", log=folder / "triton.log")
         self._serve: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -92,7 +92,7 @@ class Server:
             "--triton",
             address,
             log=self._folder / "serve.log",
-            MUSETALK_CACHE_DIR=str(self._folder / "cache"),
+            MUSETALK_CACHE_DIR=str(self._cache),
             MUSETALK_DATA_DIR=str(self._folder / "data"),
             MUSETALK_MAX_TALKERS="2",  # a loaded machine would estimate less
         )
@@ -222,8 +222,11 @@ def _wait(ready: Callable[[], Any], seconds: float) -> Any:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("studio"))
+def server(
+    tmp_path_factory: pytest.TempPathFactory, portraits_ready: Callable[[Path], Path]
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("studio")
+    running = Server(folder, portraits_ready(folder / "cache"))
     try:
         running.start()
         running.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +92,15 @@ def test_closures_of_another_synthesiser_are_found_within_some_tens_of_milliseco
 
 @pytest.mark.slow
 @pytest.mark.triton
-def test_a_recording_of_anybody_is_judged(tmp_path: Path) -> None:
+def test_a_recording_of_anybody_is_judged(
+    tmp_path: Path, portraits_ready: Callable[[Path], Path]
+) -> None:
     pcm = np.concatenate([speech(), np.zeros(RATE, np.int16)])
     file = tmp_path / "somebody.wav"
     with wave.open(str(file), "wb") as target:
         target.setparams((1, 2, RATE, 0, "NONE", ""))
         target.writeframes(pcm.tobytes())
-    settings = Settings(cache_dir=tmp_path / "cache")
+    settings = Settings(cache_dir=portraits_ready(tmp_path / "cache"))
     (heard,) = asyncio.run(listen(REPOSITORY, settings, [file], 300))
     assert heard.frames == len(pcm) * 25 // RATE
     assert heard.pauses >= 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,13 @@ def test_held_out_speech_is_of_all_groups() -> None:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+def judged(
+    tmp_path_factory: pytest.TempPathFactory, portraits_ready: Callable[[Path], Path]
+) -> Evaluation:
     """One clip of each group, spoken by one person."""
     first = {clip.group: clip for clip in reversed(list(read()))}
-    settings = Settings(cache_dir=tmp_path_factory.mktemp("cache"))
+    cache = portraits_ready(tmp_path_factory.mktemp("judged") / "cache")
+    settings = Settings(cache_dir=cache)
     return asyncio.run(evaluate(REPOSITORY, settings, PEOPLE[2:], list(first.values()), 500))
 
 
