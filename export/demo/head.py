@@ -115,7 +115,8 @@ def _wrinkles(canvas: skia.Canvas, p: Person, shift: float, drop: float) -> None
             (sign * 0.31 + shift, 0.33),
             (sign * 0.365 + shift * 0.8, 0.47 + drop * 0.5),
         ]
-        canvas.drawPath(smooth(fold, False), soft)
+        # Broad and soft: a thin line is lost in the latents, and would go when speech begins.
+        canvas.drawPath(smooth(fold, False), stroke(p.skin_shadow, 0.05, 0.24 * p.wrinkles, 0.03))
         for dy in (-0.02, 0.03):
             crow = [
                 (sign * 0.60 + shift, EYE_Y + dy),

@@ -42,7 +42,7 @@ GUARD: Final = 0.1
 
 _IDLE_AHEAD: Final = 0.6
 _SPEECH_AHEAD: Final = 0.05
-_DUE_BEFORE: Final = 0.12
+_DUE_BEFORE: Final = 0.16
 _FIRST_LEAD: Final = 0.35
 _FIRST_START: Final = 0.06
 _LONGEST_START: Final = 0.4

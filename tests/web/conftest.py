@@ -73,6 +73,17 @@ WATCH = """
 """
 
 
+# How the page and its player are, for when something does not happen.
+STATE = """
+() => {
+  const { currentTime, readyState, seeking, paused, buffered } = document.querySelector("#live");
+  const ranges = [...Array(buffered.length).keys()].map((i) => [buffered.start(i), buffered.end(i)]);
+  const { state } = document.querySelector("#stage").dataset;
+  return JSON.stringify({ state, currentTime, readyState, seeking, paused, ranges });
+}
+"""
+
+
 class Server:
     """``musetalk triton`` and ``musetalk serve``; the second can be restarted on its port."""
 
@@ -158,7 +169,8 @@ class Studio:
         except AssertionError:
             told = self.page.inner_text("#talk-problem") or "no problem"
             raise AssertionError(
-                f"not within {seconds} s: {expression}; the page tells of {told}"
+                f"not within {seconds} s: {expression}; the page tells of {told}; "
+                f"{self.page.evaluate(STATE)}"
             ) from None
 
     def meet(self) -> None:
@@ -217,7 +229,7 @@ def _wait(ready: Callable[[], Any], seconds: float) -> Any:
     while time.monotonic() < end:
         if value := ready():
             return value
-        time.sleep(0.03)
+        time.sleep(0.06)
     raise AssertionError(f"not within {seconds} s")
 
 
