@@ -77,7 +77,8 @@ WATCH = """
 STATE = """
 () => {
   const { currentTime, readyState, seeking, paused, buffered } = document.querySelector("#live");
-  const ranges = [...Array(buffered.length).keys()].map((i) => [buffered.start(i), buffered.end(i)]);
+  const numbers = [...Array(buffered.length).keys()];
+  const ranges = numbers.map((i) => [buffered.start(i), buffered.end(i)]);
   const { state } = document.querySelector("#stage").dataset;
   return JSON.stringify({ state, currentTime, readyState, seeking, paused, ranges });
 }
