@@ -16,8 +16,8 @@ class Profile:
         name: of the profile.
         grid: frames a second of the time grid that audio windows belong to.
         stride: every n-th frame of the grid is rendered and shown.
-        first_batch: frames in the first request of a turn: small for a quick start.
-        batch: frames in later requests, at most what the server's ``lipsync`` takes.
+        first_batch: frames in requests for frames that are needed soon, as at a turn's start.
+        batch: frames in other requests, at most what the server's ``lipsync`` takes.
         token_limit: longest reply, if the operator allows longer ones; None has no limit.
     """
 

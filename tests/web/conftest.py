@@ -105,7 +105,6 @@ class Server:
             address,
             log=self._folder / "serve.log",
             MUSETALK_CACHE_DIR=str(self._cache),
-            MUSETALK_DATA_DIR=str(self._folder / "data"),
             MUSETALK_MAX_TALKERS="2",  # a loaded machine would estimate less
         )
 
