@@ -42,6 +42,17 @@ CAPTIONS = """
 }
 """
 
+DRAWN_ANEW = """
+() => {
+  const stage = document.querySelector("#stage");
+  const blurred = [stage, ...stage.querySelectorAll("*")]
+    .filter((element) => getComputedStyle(element).backdropFilter !== "none");
+  const moving = document.getAnimations().filter((one) => one instanceof CSSAnimation);
+  return [...blurred.map((one) => one.className), ...moving.map((one) => one.animationName)];
+}
+"""
+"""What makes a browser without a GPU draw the face more often than it changes, or more than it."""
+
 
 def mouth(avatar: str) -> tuple[float, float, float, float]:
     """The lower half of a portrait's face, as parts of the picture."""
@@ -87,6 +98,7 @@ def test_saying_moves_the_lips_sounds_and_shows_captions(studio: Any) -> None:
     studio.send("Hello! Many people move their mouths when they are speaking about bananas.")
     studio.until("document.querySelector('#caption').textContent === 'Hello!'")
     studio.until("document.querySelector('#caption').textContent.startsWith('Many people')")
+    assert studio.page.evaluate(DRAWN_ANEW) == []
     studio.until("document.querySelector('#stage').dataset.state === 'idle'")
     assert not studio.value("document.querySelector('#live').muted")
 
