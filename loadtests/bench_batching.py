@@ -8,6 +8,7 @@ each other, and are measured in turn.
 from __future__ import annotations
 
 import shutil
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +36,7 @@ async def request_sizes(client: TritonClient, section: str, runs: int) -> list[R
     """
     rows = []
     for size in SIZES:
-        seconds = await request_seconds(client, size, runs)
+        seconds = statistics.median(await request_seconds(client, size, runs))
         rows.append(
             Row(
                 section,

@@ -53,6 +53,8 @@ class ServiceTime:
     overlap: float = 1.0
     """How much faster it gets when more waits: the UNet of one batch beside the decoder of
     another (measured: frames/s of several clients over one)."""
+    spread: tuple[float, ...] = (1.0,)
+    """What batches took over what they usually take, each as likely as the others."""
 
     def __call__(self, frames: int, *, more: bool = False) -> float:
         """Seconds of a batch of ``frames``; ``more`` work waits behind it."""
@@ -101,12 +103,15 @@ class Request:
 class Gpu:
     """One model instance with Triton's batcher: whole requests, in order, up to ``largest``."""
 
-    def __init__(self, env: simpy.Environment, time: ServiceTime, largest: int) -> None:
+    def __init__(
+        self, env: simpy.Environment, time: ServiceTime, largest: int, rng: random.Random
+    ) -> None:
         self.env, self.time, self.largest = env, time, largest
         self.queue: deque[Request] = deque()
         self.alive = True
         self.frames = 0
         self.batches = 0
+        self._rng = rng
         self._wake = env.event()
         env.process(self._run())
 
@@ -133,7 +138,8 @@ class Gpu:
             while self.queue and size + self.queue[0].frames <= self.largest:
                 size += self.queue[0].frames
                 batch.append(self.queue.popleft())
-            yield self.env.timeout(self.time(size, more=bool(self.queue)))
+            usual = self.time(size, more=bool(self.queue))
+            yield self.env.timeout(usual * self._rng.choice(self.time.spread))
             if not self.alive:
                 for request in batch:
                     request.done.succeed(False)
@@ -261,7 +267,7 @@ def crowd(
     if lost_at is not None and gpus < 2:
         raise ValueError("with the only GPU lost there is nothing to simulate")
     env = simpy.Environment()
-    park = [Gpu(env, time, largest) for _ in range(gpus)]
+    park = [Gpu(env, time, largest, chance(seed, -1 - number)) for number in range(gpus)]
     group = Crowd(env, park, talk, paced)
     for number in range(viewers):
         env.process(group.viewer(chance(seed, number)))

@@ -64,19 +64,32 @@ class Comparison:
         )
 
 
-async def measure_service(client: TritonClient, runs: int = 12) -> ServiceTime:
+async def measure_service(client: TritonClient, runs: int = 20) -> ServiceTime:
     """Fit ``fixed + b * per_frame`` to batches of 1 to 8 frames, one at a time and overlapping.
 
     Args:
         client: a warm server with nobody else on it.
-        runs: of each size; the median counts.
+        runs: of each size; the median counts, and for the largest how far they spread as well.
     """
     sizes = (1, 2, 4, 8)
-    medians = [await request_seconds(client, size, runs) for size in sizes]
-    per_frame, fixed = np.polyfit(sizes, medians, 1)
+    every = [await request_seconds(client, size, runs) for size in sizes]
+    per_frame, fixed = np.polyfit(sizes, np.median(every, axis=1), 1)
     alone = ServiceTime(max(0.0, float(fixed)), float(per_frame), "measured")
+    spread = tuple(seconds / alone(LARGEST) for seconds in every[-1])
     many = await throughput(client, clients=3, batch=LARGEST, seconds=5.0)
-    return replace(alone, overlap=max(1.0, many * alone(LARGEST) / LARGEST))
+    usual = LARGEST / (alone(LARGEST) * float(np.mean(spread)))
+    return replace(alone, overlap=many / usual, spread=spread)
+
+
+def between(before: ServiceTime, after: ServiceTime) -> ServiceTime:
+    """The mean of two measurements: what ran between them was on a machine whose pace drifts."""
+    return ServiceTime(
+        (before.fixed + after.fixed) / 2,
+        (before.per_frame + after.per_frame) / 2,
+        "measured",
+        (before.overlap + after.overlap) / 2,
+        before.spread + after.spread,
+    )
 
 
 async def talk(
@@ -111,53 +124,73 @@ async def talk(
     return got
 
 
-async def compare(
-    client: TritonClient,
+async def real(
+    client: TritonClient, talkers: int, chunk: int, *, paced: bool, seconds: float
+) -> tuple[float, list[float]]:
+    """Let talkers ask a server for a while.
+
+    Args:
+        client: of the server.
+        talkers: that never listen.
+        chunk: frames of their requests.
+        paced: as live, or as fast as it goes.
+        seconds: for which they ask.
+
+    Returns:
+        Frames a second, and the seconds that each chunk took.
+    """
+    given = Talk(turn=6.0, share=1.0, chunk=chunk)
+    waits: list[float] = []
+    began = time.perf_counter()
+    frames = await asyncio.gather(
+        *(talk(client, number, given, began + seconds, paced, waits) for number in range(talkers))
+    )
+    return sum(frames) / (time.perf_counter() - began), waits
+
+
+def compare(
     service: ServiceTime,
     talkers: int,
     chunk: int,
     *,
     paced: bool,
     seconds: float,
+    seen: tuple[float, list[float]],
 ) -> Comparison:
-    """Run the same crowd in the model and on the server.
+    """Hold the model's crowd against what was seen of the real one.
 
     Args:
-        client: of the server.
-        service: its measured times.
-        talkers: that never listen.
-        chunk: frames of their requests.
-        paced: as live, or as fast as it goes.
-        seconds: of each.
+        service: times of the real server.
+        talkers: as in ``real``, and so are those that follow.
+        chunk: likewise.
+        paced: likewise.
+        seconds: likewise.
+        seen: what ``real`` gave.
     """
-    given = Talk(turn=6.0, share=1.0, chunk=chunk)
-    seen = crowd(
+    simulated = crowd(
         *(talkers, 1, service),
-        talk=given,
+        talk=Talk(turn=6.0, share=1.0, chunk=chunk),
         largest=LARGEST,
         seconds=seconds,
         seed=SEED,
         paced=paced,
     )
-    waits: list[float] = []
-    began = time.perf_counter()
-    frames = await asyncio.gather(
-        *(talk(client, number, given, began + seconds, paced, waits) for number in range(talkers))
-    )
-    real = sum(frames) / (time.perf_counter() - began)
+    rate, waits = seen
     return Comparison(
         talkers,
         chunk,
         paced,
-        seen.frames_a_second,
-        real,
-        percentile(seen.waits, 0.95),
+        simulated.frames_a_second,
+        rate,
+        percentile(simulated.waits, 0.95),
         percentile(waits, 0.95),
     )
 
 
 async def check(repository: Path, seconds: float) -> list[Comparison]:
     """Compare at the pace of live speech, and at full load with and without requests to batch.
+
+    The server's times are measured before and after each crowd: a machine's pace drifts.
 
     Args:
         repository: to serve.
@@ -167,15 +200,19 @@ async def check(repository: Path, seconds: float) -> list[Comparison]:
         EmbeddedTriton(repository) as server,
         TritonClient(server.grpc_address, default_timeout=60) as client,
     ):
-        service = await measure_service(client)
-        Console().print(
-            f"measured: {service.fixed * 1e3:.1f} ms a batch + {service.per_frame * 1e3:.1f} ms"
-            f" a frame, {service.overlap:.2f} times as fast with more waiting"
-        )
-        return [
-            await compare(client, service, talkers, chunk, paced=paced, seconds=seconds)
-            for talkers, chunk, paced in COMPARED
-        ]
+        found = []
+        before = await measure_service(client)
+        for talkers, chunk, paced in COMPARED:
+            seen = await real(client, talkers, chunk, paced=paced, seconds=seconds)
+            after = await measure_service(client)
+            service = between(before, after)
+            Console().print(
+                f"measured: {service.fixed * 1e3:.1f} ms a batch + {service.per_frame * 1e3:.1f}"
+                f" ms a frame, {service.overlap:.2f} times as fast with more waiting"
+            )
+            found.append(compare(service, talkers, chunk, paced=paced, seconds=seconds, seen=seen))
+            before = after
+        return found
 
 
 def main() -> int:

@@ -47,6 +47,13 @@ def test_a_paced_talker_takes_25_frames_a_second_and_waits_for_nobody() -> None:
     assert seen.late == 0
 
 
+def test_batches_that_are_slow_now_and_then_are_waited_for() -> None:
+    time = ServiceTime(0.0, 0.002, "test", spread=(1.0,) * 9 + (3.0,))
+    seen = crowd(1, 1, time, talk=TALKER, seconds=600)
+    assert percentile(seen.waits, 0.8) == pytest.approx(time(8))
+    assert percentile(seen.waits, 0.95) == pytest.approx(3 * time(8))
+
+
 @given(rate=st.floats(30, 2000), fixed=st.floats(0, 0.01))
 @settings(max_examples=15, deadline=None)
 def test_capacity_never_exceeds_the_work_a_gpu_can_do(rate: float, fixed: float) -> None:

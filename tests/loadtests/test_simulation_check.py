@@ -13,7 +13,7 @@ import pytest
 
 from loadtests import simulation_check
 from loadtests.simulation import ServiceTime
-from loadtests.simulation_check import COMPARED, LARGEST, Comparison, compare
+from loadtests.simulation_check import COMPARED, LARGEST, Comparison, between, compare, real
 
 Compared = Callable[["Server", int, int, bool], Comparison]
 MODEL = ServiceTime(0.02, 0.02, "test")
@@ -75,14 +75,14 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Compared:
         monkeypatch.setattr(loop, "time", clock.perf_counter)
 
         async def work() -> Comparison:
-            found = await compare(
+            seen = await real(
                 server,  # type: ignore[arg-type]
-                MODEL,
                 talkers,
                 chunk,
                 paced=paced,
                 seconds=60.0,
             )
+            found = compare(MODEL, talkers, chunk, paced=paced, seconds=60.0, seen=seen)
             await asyncio.sleep(1)  # its last batch
             return found
 
@@ -118,6 +118,13 @@ class Single(Server):
 def test_a_server_that_does_not_batch_is_found_by_small_requests_only(compared: Compared) -> None:
     assert compared(Single(MODEL), 8, 8, False).met
     assert not compared(Single(MODEL), 8, 2, False).met
+
+
+def test_a_pace_that_drifts_counts_half_each() -> None:
+    slow = ServiceTime(0.04, 0.03, "measured", 1.5, (1.0, 1.2))
+    found = between(ServiceTime(0.02, 0.02, "measured", 1.1, (0.9, 1.0)), slow)
+    assert found.spread == (0.9, 1.0, 1.0, 1.2)
+    assert (found(8), found.overlap) == pytest.approx((0.03 + 8 * 0.025, 1.3))
 
 
 @pytest.mark.parametrize(
