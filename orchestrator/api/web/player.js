@@ -12,6 +12,7 @@ const STUCK_MS = 400;
 const ENOUGH_SECONDS = 0.15; // ahead: a browser that ran dry would wait for more than it needs
 const HIDDEN_BACKLOG_SECONDS = 2.5;
 const STALLS_KEPT = 100;
+const SEEN_MS = 100; // a seek waits as well, for less than a picture or two
 
 const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
 
@@ -33,7 +34,7 @@ export class Player {
   ontick = () => {};
   /** Called when the browser refuses to play with sound. */
   onmuted = () => {};
-  /** Times (ms) for which the picture stood still for want of data. */
+  /** Times (ms) for which the picture was seen to stand still for want of data. */
   stalls = [];
 
   constructor(video, still) {
@@ -248,8 +249,9 @@ export class Player {
   }
 
   #resumed() {
-    if (this.#stalledAt && this.#placed) {
-      this.stalls.push(performance.now() - this.#stalledAt);
+    const lasted = performance.now() - this.#stalledAt;
+    if (this.#stalledAt && this.#placed && lasted > SEEN_MS) {
+      this.stalls.push(lasted);
       if (this.stalls.length > STALLS_KEPT) this.stalls.shift();
     }
     this.#stalledAt = 0;
