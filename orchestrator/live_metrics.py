@@ -112,7 +112,7 @@ class LiveMetrics:
         ):
             self.frames.labels(kind).inc(count)
         if result == "ok" and times.made:
-            self.real_time_factor.observe(times.wall / times.made)
+            self.real_time_factor.observe(times.real_time_factor)
 
 
 class _Gauges(Collector):

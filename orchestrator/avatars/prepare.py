@@ -39,7 +39,7 @@ from orchestrator.settings import Settings
 U8 = npt.NDArray[np.uint8]
 F16 = npt.NDArray[np.float16]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of what preparation computes; a change makes older cached avatars unused."""
 CROP: Final = 256
 _BATCH: Final = 8

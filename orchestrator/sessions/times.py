@@ -32,6 +32,7 @@ class TurnTimes(StageTimes):
         late: frames that showed an older mouth, or none, because theirs came too late.
         reduced: frames of batches with fewer mouths than the profile asks for, under overload.
         made: seconds of media that were encoded.
+        waited: seconds for which frames that were ready waited for the viewer's player.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class TurnTimes(StageTimes):
         self.late = 0
         self.reduced = 0
         self.made = 0.0
+        self.waited = 0.0
         self._began = time.perf_counter()
         self._spans: dict[str, tuple[float, float]] = {}
         self._context: Context = copy_context()
@@ -48,6 +50,20 @@ class TurnTimes(StageTimes):
     def elapsed(self) -> float:
         """Seconds since the request."""
         return time.perf_counter() - self._began
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of media; the player's own pace does not count."""
+        return (self.wall - self.waited) / self.made if self.made else 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """In the block frames wait for the player."""
+        start = self.elapsed
+        try:
+            yield
+        finally:
+            self.waited += self.elapsed - start
 
     def reached(self, what: str) -> None:
         """Note the first time that something is there."""
@@ -89,7 +105,7 @@ class TurnTimes(StageTimes):
         return {
             "generation_time": round(self.wall, 4),
             **first,
-            "real_time_factor": round(self.wall / self.made, 4) if self.made else None,
+            "real_time_factor": round(self.real_time_factor, 4) if self.made else None,
             "frames": self.frames,
             "frames_late": self.late,
             "frames_reduced": self.reduced,

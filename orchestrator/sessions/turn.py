@@ -263,7 +263,9 @@ async def _show_part(index: int, part: Part, tools: Tools, face: U8 | None) -> U
         if missing:
             sound = np.concatenate([sound, np.zeros(missing, np.int16)])
         wait = max(0.0, tools.pace.batch_seconds + _LEAST_AHEAD - len(frames) / profile.grid)
-        await tools.stage.put(Piece(frames, sound, None if done else begins, encoded, wait))
+        piece = Piece(frames, sound, None if done else begins, encoded, wait)
+        with times.waiting():
+            await tools.stage.put(piece)
         done += len(frames)
         tools.progress.rendered(len(frames))
 

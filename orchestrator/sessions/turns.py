@@ -208,7 +208,8 @@ class Turns:
     async def _finished(self, turn: RunningTurn) -> float:
         """The end of the turn's speech, when all of it is media."""
         try:
-            return await self._playout.finish()
+            with turn.times.waiting():
+                return await self._playout.finish()
         except MuseTalkError as error:
             self._fail(turn, error)
             return self._playout.position

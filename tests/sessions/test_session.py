@@ -36,6 +36,8 @@ async def test_a_text_is_spoken_sentence_by_sentence(world: Any) -> None:
     (report,) = client.of("performance")
     assert report["frames_late"] == 0
     assert report["first_audio"] <= report["first_frame"] <= report["generation_time"]
+    work = report["real_time_factor"] * report["frames"] / 25
+    assert 0 < work < report["generation_time"], "waiting for the player is no work"
     assert set(report["stages"]) >= {"tts", "features", "queue", "inference", "compositing"}
     assert len(media.frames) == report["frames"]
 

@@ -1,7 +1,7 @@
 """Take the pictures in ``docs/images`` from a running service.
 
-``.venv/bin/python tests/web/screenshots.py [http://localhost:8080]``; nice with ``fonts-inter``. The
-service needs ``MUSETALK_MAX_TALKERS=2``: a page that is closed keeps its place for a while.
+``.venv/bin/python tests/web/screenshots.py [http://localhost:8080]``; nice with ``fonts-inter``.
+The service needs ``MUSETALK_MAX_TALKERS=2``: a page that is closed keeps its place for a while.
 """
 
 from __future__ import annotations

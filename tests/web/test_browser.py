@@ -205,14 +205,19 @@ def test_a_dropped_picture_becomes_an_avatar_that_speaks(studio: Any) -> None:
     assert len(page.query_selector_all("#gallery video")) == 3
 
 
-def test_a_picture_without_a_face_is_refused_helpfully(studio: Any) -> None:
+def drop_a_wall(studio: Any) -> None:
     noise = np.random.default_rng(7).integers(0, 255, (240, 320, 3), np.uint8)
     drop(studio, "wall.png", bytes(cv2.imencode(".png", noise)[1]), "image/png")
+    studio.page.fill("#create-dialog input[placeholder]", "nobody")
+    studio.page.check("#create-dialog input[type=checkbox]")
+    studio.page.click("#create-dialog .primary")
+    studio.until("document.querySelector('#create-dialog .problem')", 30)
+
+
+def test_a_picture_without_a_face_is_refused_helpfully(studio: Any) -> None:
+    drop_a_wall(studio)
     page = studio.page
-    page.fill("#create-dialog input[placeholder]", "nobody")
-    page.check("#create-dialog input[type=checkbox]")
-    page.click("#create-dialog .primary")
-    studio.until("document.querySelector('#create-title').textContent.startsWith('This one')", 30)
+    assert page.inner_text("#create-title").startswith("This one")
     assert "face" in page.inner_text("#create-dialog .problem")
     page.keyboard.press("Escape")
     drop(studio, "letter.pdf", b"%PDF-1.4", "application/pdf")
@@ -269,6 +274,10 @@ def test_french_by_the_language_of_the_browser(window: Callable[..., Any]) -> No
     assert studio.value("document.documentElement.lang") == "fr"
     assert "Visage généré par IA" in studio.page.inner_text("#notice")
     assert studio.page.get_attribute("#message", "placeholder").startswith("Écrivez")
+    drop_a_wall(studio)
+    assert studio.page.inner_text("#create-dialog .problem").startswith("Aucun avatar ne peut")
+    assert "face" in studio.page.inner_text("#create-dialog .problem [lang=en]")
+    studio.page.keyboard.press("Escape")
     studio.page.select_option("#language", "en")
     assert studio.page.get_attribute("#message", "placeholder").startswith("Type")
     # The voice of this server speaks English only, so a French page asks for that.

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from orchestrator.api import problems, studio
+from orchestrator.errors import MuseTalkError
 
 SCRIPTS = sorted(studio.FOLDER.rglob("*.js"))
 WORDS = {language: studio.FOLDER / f"words-{language}.js" for language in ("en", "fr")}
@@ -112,6 +113,15 @@ def test_both_languages_say_the_same_things() -> None:
         assert text and french[name]
         holes = re.findall(r"\{\w+\}", text)
         assert sorted(holes) == sorted(re.findall(r"\{\w+\}", french[name])), name
+
+
+def test_each_error_of_the_service_has_a_french_sentence() -> None:
+    def codes(error: type[MuseTalkError]) -> set[str]:
+        return {error.code}.union(*map(codes, error.__subclasses__()))
+
+    refusals = (studio.FOLDER / "refusals-fr.js").read_text()
+    assert set(re.findall(r"^  (\w+): ", refusals, re.MULTILINE)) == codes(MuseTalkError)
+    assert not re.search(r" [:;?!»%]|« ", refusals), "a space that may break"
 
 
 def test_french_signs_do_not_begin_a_line() -> None:

@@ -1,6 +1,8 @@
 // Elements without markup in strings: text stays text, so nothing a model or a viewer writes can
 // become part of the page.
 
+import { refusal } from "./i18n.js";
+
 export const $ = (id) => document.getElementById(id);
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -34,8 +36,12 @@ export function showProblem(element, error) {
   element.hidden = !error;
   element.replaceChildren();
   if (!error) return;
-  element.append(h("strong", {}, sentence(error.message)));
-  if (error.remedy) element.append(" ", sentence(error.remedy));
+  const remedy = error.remedy ? ` ${sentence(error.remedy)}` : null;
+  const meaning = refusal(error.code);
+  if (meaning) {
+    const details = `${sentence(error.message)}${remedy ?? ""}`; // the service speaks English
+    element.append(h("strong", {}, sentence(meaning)), " ", h("span", { lang: "en" }, details));
+  } else element.append(...[h("strong", {}, sentence(error.message)), remedy].filter(Boolean));
 }
 
 export function sentence(text) {

@@ -2,9 +2,11 @@
 
 import en from "./words-en.js";
 import fr from "./words-fr.js";
+import refusalsFr from "./refusals-fr.js";
 import { preferences, remember } from "./preferences.js";
 
 const WORDS = { en, fr };
+const REFUSALS = { fr: refusalsFr };
 const listeners = [];
 
 const preferred = (navigator.languages ?? [navigator.language]).map((tag) => tag.slice(0, 2));
@@ -26,6 +28,9 @@ export function t(name, values = {}) {
 export function tIn(code, name) {
   return (WORDS[code] ?? WORDS[current])[name];
 }
+
+/** What an error code of the service means, where the page's language is not the service's. */
+export const refusal = (code) => REFUSALS[current]?.[code];
 
 /** How the person's own region writes numbers and times, where they read that language. */
 const locale = () => navigator.languages?.find((tag) => tag.slice(0, 2) === current) ?? current;

@@ -92,7 +92,7 @@ export async function showSheet(avatar, talk = null) {
   const dialog = $("create-dialog");
   const name = cast.name(avatar.id);
   const image = h("img", { alt: t("create.sheet"), class: avatar.frames > 1 ? "sheet-image clip" : "sheet-image" });
-  const notes = (avatar.notes ?? []).map((note) => h("li", {}, sentence(note)));
+  const notes = (avatar.notes ?? []).map((note) => h("li", { lang: "en" }, sentence(note)));
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   openDialog(dialog,
     dialogHead(dialog, "create-title", talk ? t("create.ready", { name }) : t("avatars.details", { name }), t("close")),

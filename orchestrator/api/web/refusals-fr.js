@@ -1,0 +1,31 @@
+// What each of the service's error codes means, in French. The service itself explains in English
+// what exactly was wrong; that follows these sentences.
+
+export default {
+  internal: "Une erreur imprévue s’est produite",
+  bad_request: "Cette demande n’est pas possible",
+  bad_media: "Ce fichier ne peut pas être utilisé",
+  bad_avatar: "Aucun avatar ne peut être fait avec cette image ou cette vidéo",
+  not_found: "Cet élément n’existe pas, ou n’existe plus",
+  setup: "Il manque quelque chose à la machine du serveur",
+  bad_checkpoint: "Les poids du modèle ne correspondent pas à leur configuration",
+  bad_repository: "Les modèles du serveur ne peuvent pas être utilisés",
+  engine: "Un moteur TensorRT ne peut pas être construit ou n’est pas assez précis",
+  inference: "Le modèle a répondu par une erreur",
+  triton_unavailable: "Le serveur de modèles ne répond pas",
+  triton_queue_full: "Le serveur de modèles a trop de travail en ce moment",
+  deadline: "Le modèle n’a pas répondu à temps",
+  bad_input: "Le modèle n’accepte pas ces données",
+  model_missing: "Un modèle manque sur le serveur",
+  triton_died: "Le serveur de modèles s’est arrêté",
+  speech: "La voix n’a pas pu parler",
+  llm: "Le modèle de langage n’a pas répondu",
+  stopping: "Le serveur est sur le point de s’arrêter",
+  overloaded: "Toutes les places sont prises pour le moment",
+  database: "La base de données des vidéos ne répond pas",
+  time_limit: "Cette vidéo a pris trop de temps",
+  conflict: "Cette demande en contredit une autre",
+  unauthorized: "Il faut une clé d’API valable",
+  foreign_host: "Cette demande vient d’une autre page web",
+  quota: "Cette clé a épuisé ce à quoi elle donne droit",
+};
