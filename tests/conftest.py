@@ -15,6 +15,10 @@ import pytest
 for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS"):
     os.environ.pop(_name, None)
 
+# Threads of two test processes that wait for each other in loops take twice as long as one each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no long one is left for a single worker at the end."""

@@ -37,6 +37,8 @@ class Cancellable:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Threads that wait in loops take what the frames on the same cores need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._run_options_type = onnxruntime.RunOptions
         self._session = onnxruntime.InferenceSession(
             path, sess_options=options, providers=["CPUExecutionProvider"]
