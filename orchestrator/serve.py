@@ -19,6 +19,7 @@ from orchestrator.api.rpc.server import serve_rpc
 from orchestrator.errors import MuseTalkError
 from orchestrator.jobs.opening import open_videos
 from orchestrator.jobs.videos import VideoJobs
+from orchestrator.leftovers import remove_leftovers
 from orchestrator.listening import check_loopback, listen
 from orchestrator.logs import setup_logging
 from orchestrator.rendering.library import open_library
@@ -56,6 +57,7 @@ def serve(settings: Settings) -> int:
     check_loopback(settings.host, keys=bool(KeyFile(keys_path(settings)).keys()))
     setup_logging(settings)
     setup_tracing(settings)
+    remove_leftovers()
     try:
         asyncio.run(_serve(settings))
     finally:

@@ -23,6 +23,7 @@ from orchestrator.api.problems import documented
 from orchestrator.api.service import Service
 from orchestrator.api.speech_stream import SpeechStream, read_script, stream_speech
 from orchestrator.errors import MuseTalkError, OverloadedError
+from orchestrator.leftovers import PREFIX
 from orchestrator.rendering.encode import Mp4Info
 from orchestrator.rendering.tasks import end
 from orchestrator.rendering.timings import StageTimes
@@ -115,7 +116,7 @@ async def _serve(
 async def _answer(request: Request, service: Service, owner: str, order: Order) -> Response:
     """Render into a file that has no name any more when it is sent."""
     times = StageTimes()
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="musetalk-"))
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=PREFIX))
     try:
         output = folder / "speech.mp4"
         info = await _unless_gone(request, lambda: _render(service, order, output, times))

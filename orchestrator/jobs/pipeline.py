@@ -23,6 +23,7 @@ from orchestrator.jobs.ledger import Ledger
 from orchestrator.jobs.plan import Piece, Speech, pieces_of
 from orchestrator.jobs.speech import SpeechFiles
 from orchestrator.jobs.store import FileStore
+from orchestrator.leftovers import PREFIX
 from orchestrator.rendering.join import join
 from orchestrator.rendering.script import Spoken, read_text, synthesize
 from orchestrator.rendering.tasks import end
@@ -184,7 +185,7 @@ class Pipeline:
         speech = SpeechFiles(self._store, job.id)
         times = StageTimes()
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="musetalk-") as folder:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
             output = Path(folder) / "piece.mp4"
             utterances = [
                 await speech.utterance(span, speeches[span.speech], piece, fps)
@@ -226,7 +227,7 @@ class Pipeline:
         frames = pieces[-1].position + pieces[-1].frames
         avatar = await self._renderer.avatar(job.request.avatar)
         recorded = job.request.kind == "audio"
-        with tempfile.TemporaryDirectory(prefix="musetalk-") as name:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
             folder = Path(name)
             files = []
             for number in range(len(pieces)):

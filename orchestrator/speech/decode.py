@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ffmpeg.options.format import decoder_format_context
 
 from orchestrator.errors import MediaError
+from orchestrator.leftovers import PREFIX
 from orchestrator.speech import SAMPLE_RATE
 from orchestrator.speech.ffmpeg import Finished, execute, file_url
 
@@ -138,7 +139,7 @@ def _spooled(source: Path | bytes | None) -> contextlib.AbstractContextManager[P
 
 @contextmanager
 def _temporary(data: bytes) -> Iterator[Path]:
-    with tempfile.NamedTemporaryFile(prefix="musetalk-") as file:
+    with tempfile.NamedTemporaryFile(prefix=PREFIX) as file:
         file.write(data)
         file.flush()
         yield Path(file.name)
