@@ -1,7 +1,7 @@
 """Take the pictures in ``docs/images`` from a running service.
 
 ``.venv/bin/python tests/web/screenshots.py [http://localhost:8080]``; nice with ``fonts-inter``.
-The service needs ``MUSETALK_MAX_TALKERS=2``: a page that is closed keeps its place for a while.
+The service needs ``MUSETALK_MAX_TALKERS=3``: a page that is closed keeps its place for a while.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def hear(page: Page, text: str, mode: str = "say", caption: str = "") -> None:
     speaking = "document.querySelector('#stage').dataset.state === 'speaking'"
     shown = "document.querySelector('#caption').textContent"
     until(page, f"{speaking} && {shown} && {shown}.startsWith({caption!r})")
-    time.sleep(0.5)
+    time.sleep(0.8)  # the portraits blink at fixed times: here their eyes are open
 
 
 def quiet(page: Page) -> None:
@@ -109,6 +109,7 @@ def main(url: str) -> None:
 
         page = meet(browser, url, locale="fr-FR")
         choose(page, "Mei")
+        time.sleep(1.5)
         hear(page, "I am a portrait that learned to speak.")
         save(page, "french")
         page.context.close()
