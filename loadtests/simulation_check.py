@@ -24,6 +24,8 @@ THROUGHPUT_WITHIN = 0.15
 LATENCY_WITHIN = 0.30
 LARGEST = 8
 SEED = 0
+TALKER = Talk(turn=6.0, share=1.0)
+"""Who never listens; only the frames of its requests differ."""
 COMPARED = (
     *((1, 8, True), (2, 8, True), (3, 8, True)),
     *((2, 8, False), (8, 8, False), (4, 4, False), (8, 2, False)),
@@ -139,7 +141,7 @@ async def real(
     Returns:
         Frames a second, and the seconds that each chunk took.
     """
-    given = Talk(turn=6.0, share=1.0, chunk=chunk)
+    given = replace(TALKER, chunk=chunk)
     waits: list[float] = []
     began = time.perf_counter()
     frames = await asyncio.gather(
@@ -169,7 +171,7 @@ def compare(
     """
     simulated = crowd(
         *(talkers, 1, service),
-        talk=Talk(turn=6.0, share=1.0, chunk=chunk),
+        talk=replace(TALKER, chunk=chunk),
         largest=LARGEST,
         seconds=seconds,
         seed=SEED,

@@ -249,6 +249,8 @@ def test_the_page_comes_back_after_a_restart(studio: Any, server: Any) -> None:
     server.stop()
     studio.until("document.querySelector('#stage').dataset.state === 'lost'")
     assert "again" in studio.page.inner_text("#status")
+    studio.page.click("#starters button >> nth=0")
+    assert "cannot be reached" in studio.page.inner_text("#talk-problem")
     server.start()
     server.wait()
     studio.until("document.querySelector('#stage').dataset.state === 'idle'", 15)

@@ -36,12 +36,10 @@ export function showProblem(element, error) {
   element.hidden = !error;
   element.replaceChildren();
   if (!error) return;
-  const remedy = error.remedy ? ` ${sentence(error.remedy)}` : null;
+  const said = [error.message, error.remedy].filter(Boolean).map(sentence);
   const meaning = refusal(error.code);
-  if (meaning) {
-    const details = `${sentence(error.message)}${remedy ?? ""}`; // the service speaks English
-    element.append(h("strong", {}, sentence(meaning)), " ", h("span", { lang: "en" }, details));
-  } else element.append(...[h("strong", {}, sentence(error.message)), remedy].filter(Boolean));
+  const details = meaning ? h("span", { lang: "en" }, said.join(" ")) : said.slice(1).join(" ");
+  element.append(h("strong", {}, meaning ? sentence(meaning) : said[0]), " ", details);
 }
 
 export function sentence(text) {

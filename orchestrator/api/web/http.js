@@ -12,6 +12,10 @@ export class Problem extends Error {
   }
 }
 
+/** What is wrong when nobody answers. */
+export const unreachable = () =>
+  new Problem({ message: t("problem.network"), remedy: t("problem.network.remedy") });
+
 let askForKey = async () => null;
 let asking = null;
 let declined = false;
@@ -56,7 +60,7 @@ export async function call(path, { method = "GET", json, form, headers: extra, s
   } else if (form) init.body = form;
   const answer = await fetch(path, init).catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Problem({ message: t("problem.network"), remedy: t("problem.network.remedy") });
+    throw unreachable();
   });
   if (answer.status === 401 && (await renewKey(used))) return call(path, { method, json, form, headers: extra, signal });
   const text = await answer.text();
@@ -71,7 +75,7 @@ export function upload(path, form, onprogress, signal) {
     request.open("POST", path);
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.upload.onprogress = ({ loaded, total }) => onprogress(total ? loaded / total : 0);
-    request.onerror = () => reject(new Problem({ message: t("problem.network"), remedy: t("problem.network.remedy") }));
+    request.onerror = () => reject(unreachable());
     request.onabort = () => reject(signal.reason);
     signal.addEventListener("abort", () => request.abort());
     request.onload = () => {

@@ -1,7 +1,7 @@
 // One conversation with the server: joins, joins again when the connection is lost, hands media
 // to the player, and keeps what is known of each turn.
 
-import { key, Problem, renewKey } from "./http.js";
+import { key, Problem, renewKey, unreachable } from "./http.js";
 import { Refused, Socket } from "./socket.js";
 
 const PLACE = "musetalk.session";
@@ -129,7 +129,7 @@ export class Session extends EventTarget {
   }
 
   async #request(event, data) {
-    if (this.phase !== "ready") throw new Problem({ code: "offline", message: "" });
+    if (this.phase !== "ready") throw unreachable();
     const answer = await this.#socket.request(event, data);
     if (answer.ok) return answer;
     const stopping = answer.error.code === "stopping" && event !== "speech";

@@ -130,7 +130,6 @@ class FakeTensorRT:
             raise PolygraphyException("The engine plan file is not compatible with this version")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
         return {**engine, "session": session}
 
