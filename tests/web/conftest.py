@@ -88,8 +88,8 @@ STATE = """
 class Server:
     """``musetalk triton`` and ``musetalk serve``; the second can be restarted on its port."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
-        self._folder, self._cache = folder, cache
+    def __init__(self, folder: Path, cache: Path, environment: dict[str, str]) -> None:
+        self._folder, self._cache, self._environment = folder, cache, environment
         self._triton = _start("triton", "--grpc-port", "0", log=folder / "triton.log")
         self._serve: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -106,6 +106,7 @@ class Server:
             log=self._folder / "serve.log",
             MUSETALK_CACHE_DIR=str(self._cache),
             MUSETALK_MAX_TALKERS="2",  # a loaded machine would estimate less
+            **self._environment,
         )
 
     def wait(self) -> None:
@@ -234,11 +235,19 @@ def _wait(ready: Callable[[], Any], seconds: float) -> Any:
 
 
 @pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Settings of the service that a module's tests need."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, portraits_ready: Callable[[Path], Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    portraits_ready: Callable[[Path], Path],
+    environment: dict[str, str],
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("studio")
-    running = Server(folder, portraits_ready(folder / "cache"))
+    running = Server(folder, portraits_ready(folder / "cache"), environment)
     try:
         running.start()
         running.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import cv2
 import numpy as np
 import pytest
 from axe_core_python.sync_playwright import Axe
+
+from orchestrator.speech.ffmpeg import ffmpeg_path
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
@@ -150,6 +153,26 @@ def test_the_next_message_interrupts(studio: Any) -> None:
     assert len(studio.page.query_selector_all("#log li")) == 2
 
 
+def test_the_button_interrupts(studio: Any) -> None:
+    assert not studio.page.is_visible("#interrupt")
+    studio.send("This message goes on for quite some time, with one word after the other.")
+    studio.until("document.querySelector('#caption').textContent")
+    studio.page.click("#interrupt")
+    studio.until("document.querySelector('#stage').dataset.state === 'idle'", 1.5)
+    assert studio.caption == "" and not studio.page.is_visible("#interrupt")
+
+
+def test_the_notice_can_be_switched_off_and_stays_so(studio: Any) -> None:
+    for shown in (False, True):
+        studio.page.click("#tune")
+        studio.page.set_checked("#settings-dialog input[type=checkbox]", shown)
+        studio.page.click("#settings-dialog .primary")
+        assert studio.page.is_visible("#notice") == shown
+        studio.page.reload()
+        studio.meet()
+        assert studio.page.is_visible("#notice") == shown
+
+
 def test_a_question_is_answered_and_timed(studio: Any) -> None:
     studio.send("Who are you?", "ask")
     studio.until("document.querySelector('#caption').textContent")
@@ -203,6 +226,23 @@ def test_a_dropped_picture_becomes_an_avatar_that_speaks(studio: Any) -> None:
     page.click("#create-dialog .danger")
     studio.until("!document.querySelector('#gallery').innerText.includes('My uncle')")
     assert len(page.query_selector_all("#gallery video")) == 3
+
+
+def test_a_dropped_video_becomes_an_avatar_that_speaks(studio: Any, tmp_path: Path) -> None:
+    page, clip = studio.page, tmp_path / "neighbour.mp4"
+    cut = [ffmpeg_path(), "-i", str(PORTRAITS / "mei.mp4"), "-t", "3", "-c", "copy", str(clip)]
+    subprocess.run(cut, check=True, capture_output=True)
+    drop(studio, clip.name, clip.read_bytes(), "video/mp4")
+    page.fill("#create-dialog input[placeholder]", "nobody: a drawing")
+    page.check("#create-dialog input[type=checkbox]")
+    page.click("#create-dialog .primary")
+    ready = "document.querySelector('#create-title').textContent === 'Neighbour is ready'"
+    studio.until(ready, 90)
+    page.click("#create-dialog .primary")
+    studio.until("document.querySelector('#message').placeholder.includes('Neighbour')")
+    studio.until("document.querySelector('#stage').dataset.state === 'idle'")
+    studio.send("I live next door.")
+    studio.until("document.querySelector('#caption').textContent === 'I live next door.'")
 
 
 def drop_a_wall(studio: Any) -> None:

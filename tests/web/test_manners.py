@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -32,6 +34,34 @@ WebSocket.prototype.send = function (data) {
 };
 """
 DIALOG = "document.querySelector('#create-title')?.textContent"
+HEARD = "How tall is the lighthouse?"
+
+
+class Transcriptions(BaseHTTPRequestHandler):
+    """Answers ``POST /v1/audio/transcriptions``, and keeps what it was sent."""
+
+    bodies: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/audio/transcriptions"
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = json.dumps({"text": HEARD}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Transcriptions) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield {"MUSETALK_STT_BASE_URL": f"http://127.0.0.1:{listening.server_port}/v1"}
+        listening.shutdown()
 
 
 def fill(studio: Any, path: Path) -> None:
@@ -59,6 +89,23 @@ def test_a_second_click_opens_no_second_microphone(window: Callable[..., Any]) -
     assert studio.value("tracks.length") == 1
     studio.page.click("a[href='#videos']")  # where nobody would see that it listens
     studio.until("tracks.every((track) => track.readyState === 'ended')")
+
+
+def test_what_is_dictated_is_asked(window: Callable[..., Any]) -> None:
+    studio = window(permissions=["microphone"])
+    studio.meet()
+    studio.page.check("input[value=ask]", force=True)
+    studio.page.click("#microphone")
+    studio.until("document.querySelector('#status').textContent.startsWith('Recording')")
+    time.sleep(1.5)
+    studio.page.click("#microphone")
+    studio.until("document.querySelector('#stage').dataset.state === 'speaking'")
+    assert HEARD in studio.page.inner_text("#log")
+    (body,) = Transcriptions.bodies
+    sound = body[body.index(b"RIFF") :]
+    assert sound[8:12] == b"WAVE" and len(sound) > 16_000, "what was recorded"
+    assert b'name="language"\r\n\r\nen\r\n' in body
+    studio.until("document.querySelector('#stage').dataset.state === 'idle'")
 
 
 def test_a_double_click_says_it_once_and_what_was_said_is_not_said_anew(studio: Any) -> None:
