@@ -11,12 +11,13 @@ import math
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from export.bisenet import BiSeNet
 from export.checkpoint import Vae
+from export.folding import fold_end
 
 CROP = 256
 AUDIO_TOKENS = 50
@@ -132,6 +133,8 @@ class VaeDecoderModule(nn.Module):
     def __init__(self, vae: Vae) -> None:
         super().__init__()
         self.vae = vae
+        if isinstance(vae, AutoencoderTiny):
+            fold_end(vae)
 
     def forward(self, pred: torch.Tensor) -> torch.Tensor:
         """Decode, clamp to [0, 1], round to 8 bits."""

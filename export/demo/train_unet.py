@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
-from export.demo.networks import new_unet
+from export.demo.networks import carry_over, new_unet
 from export.demo.pairs import Pairs
 from export.demo.reader import train_reader
 from export.demo.run import CHANNELS_LAST, SAVE_EVERY, Run, autocast, clock, pixels, rate
@@ -39,7 +39,7 @@ def train_unet(
     torch.manual_seed(1)
     unet = new_unet()
     if start is not None:
-        unet.load_state_dict(start.unet)
+        carry_over(unet, start.unet)
     peak, alone = (PEAK, 0.35) if start is None else (PEAK_FROM_START, 0.0)
     head = nn.Linear(unet.config["block_out_channels"][-1], 6)
     middle: dict[str, torch.Tensor] = {}

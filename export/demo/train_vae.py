@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
-from export.demo.networks import new_vae
+from export.demo.networks import carry_over, new_vae
 from export.demo.pairs import Pairs
 from export.demo.run import (
     CHANNELS_LAST,
@@ -23,20 +23,27 @@ from export.demo.run import (
 from export.demo.start import Start
 
 
-def train_vae(run: Run, seconds: float, batch: int = 12) -> AutoencoderTiny:
+def train_vae(
+    run: Run, seconds: float, batch: int = 12, start: Start | None = None
+) -> AutoencoderTiny:
     """The autoencoder: patches of 128 pixels, L1, edges, and noise on its latents.
 
     Args:
         run: where data and state are.
         seconds: of training in all, earlier pieces included.
         batch: patches a step.
+        start: the checkpoint that is trained on; its encoder stays, and so do the latents.
 
     Returns:
         The network in evaluation mode.
     """
     torch.manual_seed(0)
     vae = new_vae()
-    optimiser = torch.optim.AdamW(vae.parameters(), 2e-3, weight_decay=0.0, betas=(0.9, 0.98))
+    if start is not None:
+        carry_over(vae, start.vae)
+        vae.encoder.requires_grad_(False)
+    learning = [weight for weight in vae.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(learning, 2e-3, weight_decay=0.0, betas=(0.9, 0.98))
     step, spent = 0, 0.0
     state = run.load("vae")
     if state is not None:
@@ -70,7 +77,7 @@ def train_vae(run: Run, seconds: float, batch: int = 12) -> AutoencoderTiny:
         loss = loss + 0.002 * (latents.square().mean() - 1).relu()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
         losses.append((drawn - real).detach().abs().mean().item())
         step += 1

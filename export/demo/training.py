@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from export.demo.networks import new_unet, new_vae, save_checkpoint
+from export.demo.networks import carry_over, new_unet, new_vae, save_checkpoint
 from export.demo.run import Log, Progress, Run
 from export.demo.start import Start
 from export.demo.train_unet import train_unet
@@ -14,6 +14,8 @@ from export.demo.train_vae import polish, train_vae
 
 VAE_SHARE, POLISH_SHARE = 0.14, 0.12  # of the time
 POLISH_SHARE_FROM_START = 0.2
+DECODER_SHARE_FROM_START = 0.2
+"""Of a checkpoint whose decoder has other layers; none of one whose decoder fits."""
 
 
 def train(
@@ -50,10 +52,11 @@ def train(
         share = POLISH_SHARE
         unet = train_unet(run, vae, seconds * (1 - VAE_SHARE - share))
     else:
-        vae = new_vae()
-        vae.load_state_dict(start.vae)
+        untrained = carry_over(new_vae(), start.vae)
+        decoder = DECODER_SHARE_FROM_START if untrained else 0.0
+        vae = train_vae(run, seconds * decoder, start=start)
         share = POLISH_SHARE_FROM_START
-        unet = train_unet(run, vae.eval(), seconds * (1 - share), start=start)
+        unet = train_unet(run, vae, seconds * (1 - decoder - share), start=start)
     polish(run, vae, unet, seconds * share, start=start)
     write_checkpoint(folder, folder / "checkpoint")
 
