@@ -17,7 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from export.bisenet import BiSeNet
 from export.checkpoint import Vae
-from export.folding import fold_end
+from export.folding import fold_end, picture
 
 CROP = 256
 AUDIO_TOKENS = 50
@@ -133,14 +133,15 @@ class VaeDecoderModule(nn.Module):
     def __init__(self, vae: Vae) -> None:
         super().__init__()
         self.vae = vae
-        if isinstance(vae, AutoencoderTiny):
-            fold_end(vae)
+        self.blocks = isinstance(vae, AutoencoderTiny) and fold_end(vae)
 
     def forward(self, pred: torch.Tensor) -> torch.Tensor:
         """Decode, clamp to [0, 1], round to 8 bits."""
         image = self.vae.decode(pred.float() / self.vae.config["scaling_factor"]).sample
         levels: torch.Tensor = ((image / 2 + 0.5).clamp(0, 1) * 255).round()
-        return levels.permute(0, 2, 3, 1).flip(-1).to(torch.uint8)
+        # Blocks become pictures last: until then everything is part of the convolution.
+        bgr = picture(levels) if self.blocks else levels.permute(0, 2, 3, 1).flip(-1)
+        return bgr.to(torch.uint8)
 
 
 class FaceParsingModule(nn.Module):
