@@ -44,6 +44,7 @@ class Start:
             for network, config, key in (
                 (unet, UNET, "block_out_channels"),
                 (vae, VAE, "encoder_block_out_channels"),
+                (vae, VAE, "num_encoder_blocks"),
                 (vae, VAE, "decoder_block_out_channels"),
             )
         )

@@ -38,8 +38,8 @@ def train_unet(
     """
     torch.manual_seed(1)
     unet = new_unet()
-    if start is not None:
-        carry_over(unet, start.unet)
+    if start is not None and (untrained := carry_over(unet, start.unet)):
+        run.log(f"unet: {len(untrained)} weights are not in the checkpoint and start untrained")
     peak, alone = (PEAK, 0.35) if start is None else (PEAK_FROM_START, 0.0)
     head = nn.Linear(unet.config["block_out_channels"][-1], 6)
     middle: dict[str, torch.Tensor] = {}

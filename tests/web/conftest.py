@@ -184,6 +184,15 @@ class Studio:
         self.page.fill("#message", text)
         self.page.press("#message", "Enter")
 
+    def record(self, mode: str, seconds: float) -> None:
+        """Speak into the microphone, until the avatar answers."""
+        self.page.check(f"input[value={mode}]", force=True)
+        self.page.click("#microphone")
+        self.until("document.querySelector('#status').textContent.startsWith('Recording')")
+        time.sleep(seconds)
+        self.page.click("#microphone")
+        self.until("document.querySelector('#stage').dataset.state === 'speaking'")
+
     def watch(self, region: tuple[float, float, float, float]) -> None:
         self.page.click("#message")
         self.page.evaluate(WATCH, list(region))

@@ -187,12 +187,7 @@ def test_a_question_is_answered_and_timed(studio: Any) -> None:
 
 
 def test_the_avatar_repeats_a_voice(studio: Any) -> None:
-    studio.page.check("input[value=say]", force=True)
-    studio.page.click("#microphone")
-    studio.until("document.querySelector('#status').textContent.startsWith('Recording')")
-    time.sleep(2)
-    studio.page.click("#microphone")
-    studio.until("document.querySelector('#stage').dataset.state === 'speaking'")
+    studio.record("say", 2)
     studio.until("document.querySelector('#stage').dataset.state === 'idle'")
     assert "Your voice" in studio.page.inner_text("#log")
 

@@ -94,12 +94,7 @@ def test_a_second_click_opens_no_second_microphone(window: Callable[..., Any]) -
 def test_what_is_dictated_is_asked(window: Callable[..., Any]) -> None:
     studio = window(permissions=["microphone"])
     studio.meet()
-    studio.page.check("input[value=ask]", force=True)
-    studio.page.click("#microphone")
-    studio.until("document.querySelector('#status').textContent.startsWith('Recording')")
-    time.sleep(1.5)
-    studio.page.click("#microphone")
-    studio.until("document.querySelector('#stage').dataset.state === 'speaking'")
+    studio.record("ask", 1.5)
     assert HEARD in studio.page.inner_text("#log")
     (body,) = Transcriptions.bodies
     sound = body[body.index(b"RIFF") :]

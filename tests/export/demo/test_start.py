@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,22 @@ def test_a_run_from_nothing_takes_no_checkpoint_later(tmp_path: Path) -> None:
         Start.in_run(run, CHECKPOINT)
 
 
-def test_networks_of_another_size_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("musetalkV15/musetalk.json", "block_out_channels", [32, 96, 256]),
+        ("sd-vae/config.json", "num_encoder_blocks", [1, 2, 2, 1]),
+    ],
+)
+def test_networks_of_another_size_are_refused(
+    tmp_path: Path, file: str, key: str, value: list[int]
+) -> None:
     for name in ("musetalkV15", "sd-vae"):
         (tmp_path / name).mkdir()
         for path in (CHECKPOINT / name).iterdir():
             (tmp_path / name / path.name).write_bytes(path.read_bytes())
-    config = tmp_path / "musetalkV15" / "musetalk.json"
-    config.write_text(config.read_text().replace("192", "256"))
+    config = tmp_path / file
+    config.write_text(json.dumps({**json.loads(config.read_text()), key: value}))
     with pytest.raises(CheckpointError):
         Start.of(tmp_path)
 
