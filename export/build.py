@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from export.checkpoint import Checkpoint
 from export.manifest import Manifest, ModelEntry, model_digest, sha256, versions, weights_id
-from export.model_config import MODELS, Model, cpu_config, lipsync_config, to_text
+from export.model_config import MODELS, SMALL_BYTES, Model, cpu_config, lipsync_config, to_text
 from export.modules import (
     FaceParsingModule,
     UnetModule,
@@ -115,7 +115,8 @@ def _write_model(
     version = folder / name / "1"
     version.mkdir(parents=True)
     exported = export(make(), model, version)
-    (folder / name / "config.pbtxt").write_text(to_text(cpu_config(model, precision)))
+    config = cpu_config(model, precision, small=exported.bytes <= SMALL_BYTES)
+    (folder / name / "config.pbtxt").write_text(to_text(config))
     return ModelEntry(model_digest(version), exported.parameters, operations)
 
 

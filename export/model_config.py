@@ -6,6 +6,7 @@ here. ``MODELS`` is the one place that holds names, dtypes, shapes and batch lim
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from google.protobuf import text_format
@@ -13,6 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 CPU_BACKEND = "musetalk_openvino"
 MAX_BATCH = 8
+SMALL_BYTES = 64_000_000
+"""Weights that may lie in memory once more for each of the usual batch sizes."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Model:
 
     Attributes:
         precision: the only one this model is served in; None leaves it to the build.
+        batches: the usual sizes of a batch, for a model that is asked for every frame.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Model:
     outputs: tuple[Tensor, ...]
     max_batch: int = MAX_BATCH
     precision: str | None = None
+    batches: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ _LATENTS = Tensor("latents", "TYPE_FP16", (8, 32, 32))
 _AUDIO = Tensor("audio", "TYPE_FP16", (50, 384))
 _PRED = Tensor("pred", "TYPE_FP16", (4, 32, 32))
 _FACE = Tensor("face", "TYPE_UINT8", (256, 256, 3))
+_EACH_FRAME = (1, 2, 4, MAX_BATCH)
 
 MODELS: dict[str, Model] = {
     model.name: model
@@ -63,8 +69,8 @@ MODELS: dict[str, Model] = {
             (Tensor("hidden_states", "TYPE_FP16", (-1, 5, 384)),),
         ),
         Model("vae_encoder", (Tensor("crop", "TYPE_UINT8", (256, 256, 3)),), (_LATENTS,)),
-        Model("unet", (_LATENTS, _AUDIO), (_PRED,)),
-        Model("vae_decoder", (_PRED,), (_FACE,)),
+        Model("unet", (_LATENTS, _AUDIO), (_PRED,), batches=_EACH_FRAME),
+        Model("vae_decoder", (_PRED,), (_FACE,), batches=_EACH_FRAME),
         Model(
             "face_parsing",
             (Tensor("image", "TYPE_UINT8", (512, 512, 3)),),
@@ -96,16 +102,20 @@ def base_config(model: Model) -> pb.ModelConfig:
     return config
 
 
-def cpu_config(model: Model, precision: str) -> pb.ModelConfig:
+def cpu_config(model: Model, precision: str, *, small: bool = False) -> pb.ModelConfig:
     """Config of a model that the OpenVINO backend serves.
 
     Args:
         model: the interface.
         precision: ``auto``, ``fp32`` or ``bf16``; resolved by the backend when it loads. A
             model with a precision of its own keeps that.
+        small: its weights are at most ``SMALL_BYTES``: the usual batch sizes are compiled one
+            by one, which is faster.
     """
     config = base_config(model)
     config.backend = CPU_BACKEND
+    if small and model.batches:
+        config.parameters["batches"].string_value = json.dumps(model.batches)
     # Triton batches whatever waits while the instance is busy; waiting on purpose only adds
     # latency when one instance owns all cores.
     config.dynamic_batching.SetInParent()

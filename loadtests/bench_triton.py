@@ -11,15 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from orchestrator.inference import TritonClient
-from orchestrator.inference.backends.musetalk_openvino.openvino_engine import (
-    PRECISIONS,
-    resolve_precision,
-)
+from orchestrator.inference.backends.musetalk_openvino.openvino_engine import Engine
 
 F16 = npt.NDArray[np.float16]
 U8 = npt.NDArray[np.uint8]
@@ -48,7 +44,7 @@ class Inputs:
 class BareChain:
     """``unet`` and ``vae_decoder`` of a repository called in this process, without Triton.
 
-    Compiled with the precision the backend uses, so that the difference is Triton's cost.
+    By the backend's own engine and settings, so that the difference is Triton's cost.
     """
 
     def __init__(self, repository: Path) -> None:
@@ -57,26 +53,21 @@ class BareChain:
         Args:
             repository: a built ``cpu`` repository.
         """
-        core = ov.Core()
-        self._requests = []
-        for name in ("unet", "vae_decoder"):
-            config = text_format.Parse(
-                (repository / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
-            )
-            precision = resolve_precision(config.parameters["precision"].string_value)
-            compiled = core.compile_model(
-                core.read_model(repository / name / "1" / "model.onnx"),
-                "CPU",
-                {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "NUM_STREAMS": 1},
-            )
-            self._requests.append(compiled.create_infer_request())
+        self._unet, self._decoder = (_engine(repository / name) for name in ("unet", "vae_decoder"))
 
     def __call__(self, inputs: Inputs) -> U8:
         """Faces UINT8 [n,256,256,3] of one batch."""
-        unet, decoder = self._requests
-        pred = unet.infer({"latents": inputs.latents, "audio": inputs.audio})[0]
-        face: U8 = decoder.infer({"pred": pred})[0]
-        return face
+        pred = self._unet.run({"latents": [inputs.latents], "audio": [inputs.audio]})["pred"]
+        return self._decoder.run({"pred": [pred]})["face"].astype(np.uint8, copy=False)
+
+
+def _engine(folder: Path) -> Engine:
+    """A model as the backend loads it."""
+    config = text_format.Parse(
+        (folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+    )
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    return Engine.configured(folder / "1" / "model.onnx", parameters)
 
 
 async def seconds_each(call: Callable[[], Awaitable[object]], runs: int) -> list[float]:

@@ -59,3 +59,13 @@ def test_cpu_models_batch_and_carry_their_precision(precision: str) -> None:
         # Queue policies stall the batcher of the embedded server (design.md section 7).
         assert not made.dynamic_batching.HasField("default_queue_policy")
         assert made.dynamic_batching.priority_levels == 0
+
+
+def test_small_networks_that_run_every_frame_name_their_usual_batches() -> None:
+    for name, model in MODELS.items():
+        small = cpu_config(model, "auto", small=True).parameters
+        assert ("batches" in small) == (name in ("unet", "vae_decoder"))
+        assert "batches" not in cpu_config(model, "auto").parameters
+    assert cpu_config(MODELS["unet"], "auto", small=True).parameters["batches"].string_value == (
+        "[1, 2, 4, 8]"
+    )

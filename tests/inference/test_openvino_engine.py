@@ -31,6 +31,24 @@ def test_parts_of_a_batch_are_joined_in_order(model: Path, sizes: list[int]) -> 
         assert result.dtype == np.float16
 
 
+def test_batches_with_a_model_of_their_own_give_the_same(model: Path) -> None:
+    free = Engine(model, precision="fp32")
+    fixed = Engine.configured(model, {"precision": "fp32", "batches": "[2, 4]"})
+    assert (fixed.inputs, fixed.outputs) == (free.inputs, free.outputs)
+    rng = np.random.default_rng(1)
+    for rows in (4, 1, 2, 3, 4, 8, 2):  # in any order, those without one among them
+        part = rng.standard_normal((rows, 3)).astype(np.float16)
+        np.testing.assert_array_equal(fixed.run({"x": [part]})["y"], free.run({"x": [part]})["y"])
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"batches": "2, 4"}, {"batches": "4"}, {"threads": "two"}, {"batches": "[null]"}]
+)
+def test_parameters_that_cannot_be_read_are_named(model: Path, parameters: dict[str, str]) -> None:
+    with pytest.raises(EngineError, match=f"config.pbtxt beside {model.parent}"):
+        Engine.configured(model, parameters)
+
+
 def test_read_only_parts_are_taken(model: Path) -> None:
     part = np.ones((2, 3), np.float16)
     part.flags.writeable = False

@@ -40,11 +40,7 @@ class TritonPythonModel:
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
         try:
-            self._engine = Engine(
-                path,
-                precision=parameters.get("precision", "auto"),
-                threads=int(parameters.get("threads", "0")),
-            )
+            self._engine = Engine.configured(path, parameters)
             self._check_names(config)
             self._names = self._engine.inputs
             warm = self._engine.warm_up(max(1, int(config["max_batch_size"])))
