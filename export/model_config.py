@@ -57,7 +57,7 @@ _LATENTS = Tensor("latents", "TYPE_FP16", (8, 32, 32))
 _AUDIO = Tensor("audio", "TYPE_FP16", (50, 384))
 _PRED = Tensor("pred", "TYPE_FP16", (4, 32, 32))
 _FACE = Tensor("face", "TYPE_UINT8", (256, 256, 3))
-_EACH_FRAME = (1, 2, 4, MAX_BATCH)
+_EACH_FRAME = (2, 4, MAX_BATCH)
 
 MODELS: dict[str, Model] = {
     model.name: model

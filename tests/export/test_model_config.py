@@ -67,5 +67,5 @@ def test_small_networks_that_run_every_frame_name_their_usual_batches() -> None:
         assert ("batches" in small) == (name in ("unet", "vae_decoder"))
         assert "batches" not in cpu_config(model, "auto").parameters
     assert cpu_config(MODELS["unet"], "auto", small=True).parameters["batches"].string_value == (
-        "[1, 2, 4, 8]"
+        "[2, 4, 8]"
     )
