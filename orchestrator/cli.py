@@ -226,6 +226,9 @@ def _add_export() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Before NumPy is loaded: OpenBLAS's threads spin for 50 ms after each product, on a core that
+    # the networks need then. The service's own products are small (mel, resampling).
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _add_export()
     try:
         app()

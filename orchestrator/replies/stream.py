@@ -28,6 +28,7 @@ _LONGEST: Final = MAX_CHARS - _RUN
 _FIRST_LONGEST: Final = 120
 _CLAUSE_WORDS: Final = 4
 _CONJUNCTION_WORDS: Final = 6
+_PREPOSITION_WORDS: Final = 10
 
 _CLAUSE_END: Final = re.compile(r"[,;:\u2013\u2014]\s+|[\u3001\uff0c\uff1b\uff1a]\s*")
 _OPENING: Final = re.compile(
@@ -41,6 +42,16 @@ _LIST_MARKER: Final = re.compile(r"\W*(?:\d{1,3}|[^\W\d_])\W*")
 _CONJUNCTIONS: Final = {
     "en": frozenset(("and", "but", "because", "so", "which", "while", "although", "when", "or")),
     "fr": frozenset(("et", "mais", "parce", "car", "donc", "qui", "quand", "lorsque", "ou")),
+}
+# Only those that begin a phrase of their own, where a speaker may breathe: not "of", "to", "for".
+_PREPOSITIONS: Final = {
+    "en": frozenset(
+        "after before behind between during near over since through under until where with "
+        "without".split()
+    ),
+    "fr": frozenset(
+        "après avant avec chez depuis derrière devant entre où pendant sans sous".split()
+    ),
 }
 
 
@@ -79,7 +90,9 @@ class SentenceCutter:
 
     def __init__(self, language: str = "en") -> None:
         self._language = language
-        self._conjunctions = _CONJUNCTIONS.get(language.split("-")[0].lower(), frozenset())
+        base = language.split("-")[0].lower()
+        self._conjunctions = _CONJUNCTIONS.get(base, frozenset())
+        self._prepositions = _PREPOSITIONS.get(base, frozenset())
         self._text = ""
         # Length of the text up to its last letter or digit.
         self._spoken = 0
@@ -146,9 +159,11 @@ class SentenceCutter:
         if len(words) >= _CLAUSE_WORDS and (end := _CLAUSE_END.search(gap)):
             return self._spoken + end.end(), CLAUSE_PAUSE
         last = words[-1]
-        if len(words) > _CONJUNCTION_WORDS and gap.isspace():
-            before = self._text[: last.start()]
-            if last.group().lower() in self._conjunctions and before.endswith(" "):
+        word, before = last.group().lower(), self._text[: last.start()]
+        if gap.isspace() and before.endswith(" "):
+            conjunction = len(words) > _CONJUNCTION_WORDS and word in self._conjunctions
+            preposition = len(words) > _PREPOSITION_WORDS and word in self._prepositions
+            if conjunction or preposition:
                 return last.start(), CLAUSE_PAUSE
         return None
 

@@ -85,6 +85,31 @@ def test_the_first_piece_is_short_and_only_the_first() -> None:
     assert len(texts("word " * 200)[0]) <= 120
 
 
+@pytest.mark.parametrize(
+    ("text", "language", "first"),
+    [
+        (
+            "You asked: My favourite part of the city is the old market behind the station.",
+            "en",
+            "You asked: My favourite part of the city is the old market",
+        ),
+        (
+            "Le plus beau quartier de toute la vieille ville est le marché derrière la gare.",
+            "fr",
+            "Le plus beau quartier de toute la vieille ville est le marché",
+        ),
+        ("The old market behind the station is nice.", "en", None),  # short enough as it is
+        ("One two three four five six seven eight nine ten things to begin with.", "en", None),
+    ],
+)
+def test_a_long_first_sentence_may_end_before_a_preposition(
+    text: str, language: str, first: str | None
+) -> None:
+    assert texts(text, language)[0] == (first or text)
+    # Not a later one, of which there is time to hear the end.
+    assert texts(f"Oui. {text}", language)[1] == text
+
+
 def test_lists_and_paragraphs() -> None:
     found = cut("Two things:\n1. The first one\n2. The second one\n\nThat is all.")
     assert [sentence.text for sentence in found] == [
