@@ -46,11 +46,38 @@ _CONJUNCTIONS: Final = {
 # Only those that begin a phrase of their own, where a speaker may breathe: not "of", "to", "for".
 _PREPOSITIONS: Final = {
     "en": frozenset(
-        "after before behind between during near over since through under until where with "
-        "without".split()
+        [
+            "after",
+            "before",
+            "behind",
+            "between",
+            "during",
+            "near",
+            "over",
+            "since",
+            "through",
+            "under",
+            "until",
+            "where",
+            "with",
+            "without",
+        ]
     ),
     "fr": frozenset(
-        "après avant avec chez depuis derrière devant entre où pendant sans sous".split()
+        [
+            "après",
+            "avant",
+            "avec",
+            "chez",
+            "depuis",
+            "derrière",
+            "devant",
+            "entre",
+            "où",
+            "pendant",
+            "sans",
+            "sous",
+        ]
     ),
 }
 
