@@ -19,7 +19,10 @@ from rich.console import Console
 
 from loadtests.bench_batching import batching, request_sizes
 from loadtests.bench_cache import BenchCache, Decoder, Size
-from loadtests.bench_live import SECTION, live
+from loadtests.bench_demo import SECTION as DEMO
+from loadtests.bench_demo import demo
+from loadtests.bench_live import SECTION as LIVE
+from loadtests.bench_live import live
 from loadtests.bench_model import against_pytorch
 from loadtests.bench_report import Row, show, write
 from loadtests.bench_service import against_old_way, claimed_gains, media
@@ -28,7 +31,7 @@ from loadtests.burst import BATCHES, burst
 from loadtests.machine import Machine, measure
 from loadtests.plain_loop import PlainLoop
 from loadtests.turns import BREAKS
-from orchestrator.errors import MuseTalkError, SetupError
+from orchestrator.errors import MuseTalkError, SetupError, UsageError
 from orchestrator.inference import EmbeddedTriton, TritonClient
 from orchestrator.sessions.profiles import CLASSIC
 
@@ -194,19 +197,51 @@ async def _guarded(section: str, work: _Section) -> list[Row]:
         return [Row(section, "not measured", None, note=str(error) or repr(error), failed=True)]
 
 
-async def run(output: Path, cache: Path, *, quick: bool) -> int:
+def _sections(
+    bench: Bench, output: Path, cache: Path, *, quick: bool
+) -> list[tuple[str, _Section]]:
+    small: tuple[str, _Section] = (
+        _section("small", "full"),
+        lambda: bench.networks("small", "full"),
+    )
+    if quick:
+        return [small]
+    return [
+        small,
+        (DEMO, demo),
+        (_section("small", "fast"), lambda: bench.networks("small", "fast")),
+        (_section("full", "full"), lambda: bench.networks("full", "full")),
+        (_section("full", "fast"), lambda: bench.networks("full", "fast")),
+        ("media, one core", media),
+        ("claims, text to MP4", claimed_gains),
+        (LIVE, lambda: live(cache / "service", output.with_suffix(".png"))),
+        ("the old way", lambda: against_old_way(cache / "service")),
+    ]
+
+
+async def run(output: Path, cache: Path, *, quick: bool, only: str = "") -> int:
     """Measure everything, print the table, write the file.
 
     Args:
         output: JSON file.
         cache: folder of checkpoints, repositories and what the service keeps.
         quick: small networks only, few repetitions.
+        only: sections whose names begin so, besides the machine; empty: all.
 
     Returns:
         Exit status: 1 if a section failed, else 0; a missed target is no failure.
+
+    Raises:
+        UsageError: there is no such section.
     """
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=LOG_WIDTH)
+    bench = Bench(BenchCache(cache, lambda line: console.print(line, markup=False)), quick=quick)
+    sections = _sections(bench, output, cache, quick=quick)
+    chosen = [(name, work) for name, work in sections if name.startswith(only)]
+    if not chosen:
+        names = "; ".join(name for name, _ in sections)
+        raise UsageError(f"no section begins with {only!r}: there are {names}")
     started = time.time()
     load = os.getloadavg()[0]
     machine = measure()
@@ -214,22 +249,8 @@ async def run(output: Path, cache: Path, *, quick: bool) -> int:
     console.print(f"{machine.cpu}, {machine.cores} cores, precision auto is {native}")
     if load > LOAD_LIMIT:
         console.print(f"Load average is {load:.1f}: others compute here too; trust ratios only.")
-    bench = Bench(BenchCache(cache, lambda line: console.print(line, markup=False)), quick=quick)
-    sections: list[tuple[str, _Section]] = [
-        (_section("small", "full"), lambda: bench.networks("small", "full"))
-    ]
-    if not quick:
-        sections += [
-            (_section("small", "fast"), lambda: bench.networks("small", "fast")),
-            (_section("full", "full"), lambda: bench.networks("full", "full")),
-            (_section("full", "fast"), lambda: bench.networks("full", "fast")),
-            ("media, one core", media),
-            ("claims, text to MP4", claimed_gains),
-            (SECTION, lambda: live(cache / "service", output.with_suffix(".png"))),
-            ("the old way", lambda: against_old_way(cache / "service")),
-        ]
     rows = _machine_rows(machine)
-    for name, work in sections:
+    for name, work in chosen:
         console.print(f"Measuring: {name}", markup=False)
         rows += await _guarded(name, work)
     show(console, rows)
@@ -255,9 +276,12 @@ def main() -> int:
         help="folder of random checkpoints and their repositories, made when missing",
     )
     parser.add_argument("--quick", action="store_true", help="small networks only, in seconds")
+    parser.add_argument("--only", default="", metavar="SECTION", help="whose name begins so")
     given = parser.parse_args()
     try:
-        return asyncio.run(run(given.output, given.cache, quick=given.quick))
+        return asyncio.run(run(given.output, given.cache, quick=given.quick, only=given.only))
+    except UsageError as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         return 130
 

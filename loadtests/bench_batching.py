@@ -7,16 +7,13 @@ each other, and are measured in turn.
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-
+from loadtests.altered import altered
 from loadtests.bench_report import Row
 from loadtests.bench_triton import request_seconds, throughput
 from orchestrator.inference import EmbeddedTriton, TritonClient
@@ -57,18 +54,9 @@ def unbatched(repository: Path, folder: Path) -> Path:
         repository: a built one.
         folder: for the copy, on the same disk or another.
     """
-    copy = folder / "unbatched"
-    shutil.copytree(repository, copy, copy_function=_link)
-    for path in copy.glob("*/config.pbtxt"):
-        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-        config.ClearField("dynamic_batching")
-        path.unlink()  # it is a link to the original
-        path.write_text(text_format.MessageToString(config))
-    return copy
-
-
-def _link(source: str, target: str) -> None:
-    Path(target).symlink_to(Path(source).resolve())
+    return altered(
+        repository, folder / "unbatched", lambda config: config.ClearField("dynamic_batching")
+    )
 
 
 async def batching(
