@@ -94,6 +94,8 @@ class Processes:
         for process in alive:
             try:
                 with process.oneshot():
+                    if not process.cmdline():
+                        continue  # it is ending, and no longer says what it was
                     # Asked again until it is another program than the one that forked it.
                     name = OWN if process == self._root else role(process)
                     spent, held = sum(process.cpu_times()[:2]), process.memory_info().rss

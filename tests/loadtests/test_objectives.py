@@ -136,6 +136,24 @@ def test_what_ended_processes_used_still_counts() -> None:
     assert after.processes == before.processes - 1
 
 
+def test_what_is_ending_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = Processes()
+    viewers = subprocess.Popen(
+        [sys.executable, "-c", "input()", "loadtests.live_viewers"], stdin=-1
+    )
+    try:
+        role = "load generator: viewers"
+        while role not in processes.usage():
+            time.sleep(0.01)  # it is still the program that forked it
+        # Its memory is gone, its parent has not been told: no command line any more.
+        monkeypatch.setattr(psutil.Process, "cmdline", lambda _: [])
+        assert processes.usage()[role].cpu >= 0
+        assert "other" not in processes.usage()
+    finally:
+        viewers.kill()
+        viewers.wait()
+
+
 def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("".join(sample.line() + "\n" for sample in samples(grow=5)))
     assert read_samples(tmp_path / "s") == samples(grow=5)
