@@ -35,6 +35,7 @@ def test_batches_with_a_model_of_their_own_give_the_same(model: Path) -> None:
     free = Engine(model, precision="fp32")
     fixed = Engine.configured(model, {"precision": "fp32", "batches": "[2, 4]"})
     assert (fixed.inputs, fixed.outputs) == (free.inputs, free.outputs)
+    assert (fixed.batches, free.batches) == ([2, 4], [])
     rng = np.random.default_rng(1)
     for rows in (4, 1, 2, 3, 4, 8, 2):  # in any order, those without one among them
         part = rng.standard_normal((rows, 3)).astype(np.float16)

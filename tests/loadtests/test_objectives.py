@@ -139,7 +139,7 @@ def test_what_ended_processes_used_still_counts() -> None:
 def test_what_is_ending_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     processes = Processes()
     viewers = subprocess.Popen(
-        [sys.executable, "-c", "input()", "loadtests.live_viewers"], stdin=-1
+        [sys.executable, "-c", "input()", "loadtests.live_viewers"], stdin=subprocess.PIPE
     )
     try:
         role = "load generator: viewers"

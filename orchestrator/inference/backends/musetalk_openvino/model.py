@@ -48,7 +48,8 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         pb_utils.Logger.log_info(
             f"{args['model_name']} computes in {self._engine.precision}, "
-            f"warm for batches of {', '.join(map(str, warm))}"
+            f"warm for batches of {', '.join(map(str, warm))}, "
+            f"with a model of their own for {', '.join(map(str, self._engine.batches)) or 'none'}"
         )
 
     def _check_names(self, config: dict[str, Any]) -> None:

@@ -115,14 +115,17 @@ class Engine:
             EngineError: as the constructor does, or a parameter cannot be read.
         """
         try:
-            return cls(
-                path,
-                precision=parameters.get("precision", "auto"),
-                threads=int(parameters.get("threads", "0")),
-                batches=[int(size) for size in json.loads(parameters.get("batches", "[]"))],
-            )
+            threads = int(parameters.get("threads", "0"))
+            batches = [int(size) for size in json.loads(parameters.get("batches", "[]"))]
         except (ValueError, TypeError) as error:
             raise EngineError(f"config.pbtxt beside {path.parent}: {error}") from error
+        precision = parameters.get("precision", "auto")
+        return cls(path, precision=precision, threads=threads, batches=batches)
+
+    @property
+    def batches(self) -> list[int]:
+        """Sizes that have a compiled model of their own."""
+        return list(self._requests)
 
     @property
     def inputs(self) -> list[str]:
