@@ -114,7 +114,9 @@ class Speaker:
             *(time.time(), self.number, "live", request, frames, min(frames, max(0, late))),
             figures=figures,
             marker=marker,
-            error="; ".join(viewer.problems[-3:]),
+            error="; ".join(
+                viewer.problems[-3:] + [f"cut {late:.3f} s late" for late in viewer.late_cuts[-3:]]
+            ),
             reduced=int(report["frames_reduced"]),
         )
 

@@ -61,6 +61,7 @@ class Viewer:
         joined: the answer to ``join``.
         stalls: seconds that the player had nothing to show.
         problems: what broke the protocol.
+        late_cuts: seconds of what had been cut off that were shown before the cut was heard of.
     """
 
     url: str
@@ -73,6 +74,7 @@ class Viewer:
     joined: dict[str, Any] = field(default_factory=dict)
     stalls: float = 0.0
     problems: list[str] = field(default_factory=list)
+    late_cuts: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Nothing is connected yet."""
@@ -232,6 +234,7 @@ class Viewer:
         self.media.clear()
         self.events.clear()
         self.problems.clear()
+        self.late_cuts.clear()
         self._player.held.clear()
 
     def _keep(self, event: str) -> Callable[[dict[str, Any]], None]:
@@ -245,7 +248,7 @@ class Viewer:
 
     def _flush(self, begin: float) -> None:
         if begin < self.position - _TICK:
-            self.problems.append(f"flush from {begin:.3f}, behind {self.position:.3f}")
+            self.late_cuts.append(self.position - begin)
         self.flushed += max(0.0, self.end - begin)
         self.end = min(self.end, begin)
         self._player.remove_from(begin)

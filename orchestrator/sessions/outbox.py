@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 WINDOW: Final = 3
-"""Messages that a client may not have acknowledged yet."""
+"""Messages that a client nearby may not have acknowledged yet."""
+
+_SHORTEST_MESSAGE: Final = 0.1
+"""Seconds of media; on a long way so many more may be under way that it does not run dry."""
 
 Kind = Literal["init", "idle", "speech"]
 
@@ -58,9 +61,17 @@ class Outbox:
         self._unsent.append(MediaMessage(self._next, kind, data, start, duration))
         self._next += 1
 
-    def take(self) -> MediaMessage | None:
-        """The next message to send now; None when there is none, or the client must confirm."""
-        if not self._unsent or len(self._unconfirmed) >= WINDOW:
+    def take(self, round_trip: float) -> MediaMessage | None:
+        """The next message to send now.
+
+        Args:
+            round_trip: seconds after which a confirmation can be here.
+
+        Returns:
+            None when there is none, or the client must confirm first.
+        """
+        window = WINDOW + int(round_trip / _SHORTEST_MESSAGE)
+        if not self._unsent or len(self._unconfirmed) >= window:
             return None
         message = self._unsent.popleft()
         self._unconfirmed.append(message)

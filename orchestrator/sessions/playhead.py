@@ -87,12 +87,3 @@ class Playhead:
         if self._at is None:
             return self._end
         return min(self._time + at - self._at, self._end)
-
-    def when(self, position: float, at: float) -> float:
-        """The moment at which a position is shown, if the player does not run dry before.
-
-        Args:
-            position: in seconds.
-            at: now.
-        """
-        return at + position - self.now(at)

@@ -21,6 +21,7 @@ from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.rendering.tasks import end, within
 from orchestrator.sessions.outbox import MediaMessage, Outbox
 from orchestrator.sessions.playhead import Playhead
+from orchestrator.sessions.round_trip import RoundTrip
 
 if TYPE_CHECKING:
     from orchestrator.rendering.live import Fragment
@@ -72,6 +73,7 @@ class Playout:
     ) -> None:
         self.playhead = Playhead()
         self.outbox = Outbox()
+        self._round_trip = RoundTrip()
         self._media = media
         self._fps = fps
         self._send = send
@@ -114,6 +116,13 @@ class Playout:
         """Where the viewer's player is, in seconds."""
         return self.playhead.now(self._clock())
 
+    def _reached(self, now: float) -> float:
+        """Where the player will be when it gets what is sent now, in seconds.
+
+        Its reports are as old as the way here is long, and what it is told takes the way back.
+        """
+        return min(self.playhead.now(now) + self._round_trip.seconds, self._sent_end)
+
     def halted(self) -> float:
         """Seconds since the player was seen further on than ever before; to be asked often."""
         now = self._clock()
@@ -142,6 +151,7 @@ class Playout:
             Whether it goes on where it was; otherwise it gets a new ``init``.
         """
         resumed = last_sequence is not None and self.outbox.reaches(last_sequence)
+        self._round_trip.restart()
         if last_sequence is not None and resumed:
             self.outbox.resume(last_sequence)
         else:
@@ -160,6 +170,7 @@ class Playout:
     def confirm(self, sequence: int) -> None:
         """The client has a message."""
         self.outbox.confirm(sequence)
+        self._round_trip.confirmed(sequence, self._clock())
         self._wake.set()
 
     def report(self, position: float) -> None:
@@ -178,7 +189,7 @@ class Playout:
         """Frame of the grid at which the next sentence is likely to show."""
         if not self._speaking and not self._pieces:
             now = self._clock()
-            position = min(self.playhead.now(now) + self._lead, self._media.end)
+            position = min(self._reached(now) + self._lead, self._media.end)
             self._planned = round(position * self._fps)
             self._asked_place = now
         return self._planned
@@ -196,7 +207,8 @@ class Playout:
             return None
         first = self._planned - sum(len(piece.frames) for piece in self._pieces)
         position = self._speech_end + (frame - first) / self._fps
-        return self.playhead.when(position, self._clock()) - _DUE_BEFORE
+        now = self._clock()
+        return now + position - self._reached(now) - _DUE_BEFORE
 
     async def put(self, piece: Piece) -> None:
         """Hand over what shows next; waits while the player is too far behind.
@@ -280,7 +292,8 @@ class Playout:
             return 0
         if not self._connected:
             return _POLL_SECONDS
-        if (message := self.outbox.take()) is not None:
+        if (message := self.outbox.take(self._round_trip.seconds)) is not None:
+            self._round_trip.sent(message.sequence, self._clock())
             self._send(message)
             if message.duration:
                 self._sent_end = max(self._sent_end, message.end)
@@ -288,7 +301,7 @@ class Playout:
             return 0
         if len(self.outbox):
             return _POLL_SECONDS  # until the client confirms
-        ahead = self._media.end - self.playhead.now(self._clock())
+        ahead = self._media.end - self._reached(self._clock())
         if self._pieces and (ahead < AHEAD or not self._speaking):  # idle video makes room
             await self._speak(self._pieces.popleft())
             return 0
@@ -327,7 +340,7 @@ class Playout:
         waiting = sum(len(other.frames) for other in self._pieces)
         planned = (self._planned - waiting - len(piece.frames)) / self._fps
         delay = GUARD + self._start_cost + piece.head_start
-        await self._cut_at(max(self.playhead.now(now) + delay, planned))
+        await self._cut_at(max(self._reached(now) + delay, planned))
         if self._asked_place is not None:
             self._lead += 0.3 * (now - self._asked_place + delay - self._lead)
             self._asked_place = None
@@ -343,7 +356,7 @@ class Playout:
     async def _interrupt(self, answer: asyncio.Future[float]) -> None:
         self._pieces.clear()
         self._finishing = False
-        position = self.playhead.now(self._clock()) + GUARD
+        position = self._reached(self._clock()) + GUARD
         if self._speaking or self._speech_end > position:
             position = await self._cut_at(position)
             self._speech_end = min(self._speech_end, position)

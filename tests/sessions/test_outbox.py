@@ -10,9 +10,9 @@ def filled(count: int) -> Outbox:
     return outbox
 
 
-def sent(outbox: Outbox) -> list[int]:
+def sent(outbox: Outbox, round_trip: float = 0.0) -> list[int]:
     numbers = []
-    while (message := outbox.take()) is not None:
+    while (message := outbox.take(round_trip)) is not None:
         numbers.append(message.sequence)
     return numbers
 
@@ -25,6 +25,11 @@ def test_no_more_than_the_window_is_on_its_way() -> None:
     outbox.confirm(1)
     assert sent(outbox) == [WINDOW]
     assert outbox.unconfirmed == WINDOW and len(outbox) == 10 - WINDOW - 1
+
+
+def test_on_a_long_way_more_are_under_way() -> None:
+    assert sent(filled(30), round_trip=0.09) == list(range(WINDOW))
+    assert sent(filled(30), round_trip=0.65) == list(range(WINDOW + 6))
 
 
 def test_what_was_cut_off_is_not_sent() -> None:

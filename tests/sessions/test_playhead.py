@@ -13,7 +13,6 @@ def test_without_reports_it_plays_from_the_first_fragment() -> None:
     head.sent(0.0, 1.0, at=10.0)
     assert head.now(10.4) == pytest.approx(0.4)
     assert head.now(12.0) == 1.0
-    assert head.when(0.9, 10.4) == pytest.approx(10.9)
 
 
 def test_a_player_that_ran_dry_goes_on_when_there_is_more() -> None:
