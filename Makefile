@@ -49,9 +49,9 @@ demo: setup
 doctor: setup
 	@$(BIN)/musetalk doctor
 
-# Two at a time: many of them wait for media that plays in real time. ARGS="-n 0" for one.
+# Three at a time: many of them wait for media that plays in real time. ARGS="-n 0" for one.
 test: setup-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup-dev
 	@$(BIN)/ruff format --check .

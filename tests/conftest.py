@@ -6,9 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # `make test` runs us: without these a make that a test starts would think it is part of that
 # one, say which folders it enters and leaves, and hand its options on.
@@ -18,12 +20,33 @@ for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS"):
 # Threads of two test processes that wait for each other in loops take twice as long as one each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+BUSY_WORKERS = 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no long one is left for a single worker at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files that keep the machine busy first: no long one is left for one worker at the end."""
+    busy = {
+        item.path
+        for item in items
+        if item.get_closest_marker("slow") or item.get_closest_marker("triton")
+    }
+    items.sort(key=lambda item: item.path not in busy)
+
+
+class BothEnds(LoadFileScheduling):
+    """Two workers take the busy files first, all others the quick ones, which mostly wait."""
+
+    def _assign_work_unit(self, node: Any) -> None:
+        if self.nodes.index(node) >= BUSY_WORKERS:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BothEnds | None:
+    """With ``--dist loadfile``, as the Makefile asks for."""
+    return BothEnds(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,6 @@ def main() -> int:
             stdin=subprocess.DEVNULL,
             preexec_fn=_in_own_group,
         )
-        print(f"keeper: pid {server.pid}", flush=True)  # noqa: T201 -- the parent reads it
         status = _watch(server, waker, plan["grace"])
         _end_group(server.pid)
     finally:
@@ -108,7 +107,12 @@ def _end_group(group: int) -> None:
 
 
 def _in_own_group() -> None:
-    """In the child: a group of its own, default signals, death when the keeper is killed."""
+    """In the child: a group of its own, default signals, death when the keeper is killed.
+
+    It says its id itself, before it is tritonserver: that writes a line and its end apart, and
+    what came between them would be no line of its own.
+    """
+    os.write(1, f"keeper: pid {os.getpid()}\n".encode())
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
