@@ -26,13 +26,14 @@ BUSY_WORKERS = 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that keep the machine busy first: no long one is left for one worker at the end."""
-    busy = {
-        item.path
-        for item in items
-        if item.get_closest_marker("slow") or item.get_closest_marker("triton")
-    }
-    items.sort(key=lambda item: item.path not in busy)
+    """Files that keep the machine busy first, those that take long before all others.
+
+    So no long one is left for one worker at the end.
+    """
+    files: dict[Path, set[str]] = {}
+    for item in items:
+        files.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: ("slow" not in files[item.path], "triton" not in files[item.path]))
 
 
 class BothEnds(LoadFileScheduling):
@@ -46,7 +47,7 @@ class BothEnds(LoadFileScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BothEnds | None:
     """With ``--dist loadfile``, as the Makefile asks for."""
-    return BothEnds(config, log) if config.getvalue("dist") == "loadfile" else None
+    return BothEnds(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

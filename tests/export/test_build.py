@@ -59,6 +59,7 @@ def noise() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_golden_repository(golden_repository: tuple[Path, Manifest, list[str]]) -> None:
     repository, manifest, lines = golden_repository
     assert Manifest.read(repository) == manifest

@@ -97,6 +97,7 @@ def verify(checkpoint: Path, repository: Path) -> Result:
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 def test_verify_passes_for_what_was_built(small_repository: tuple[Path, Path]) -> None:
     checkpoint, repository = small_repository
     answer = verify(checkpoint, repository)
@@ -107,6 +108,7 @@ def test_verify_passes_for_what_was_built(small_repository: tuple[Path, Path]) -
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 def test_verify_fails_for_other_weights(
     tmp_path: Path, golden_checkpoint: Path, golden_repository: tuple[Path, Manifest, list[str]]
 ) -> None:

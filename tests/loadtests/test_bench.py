@@ -15,6 +15,7 @@ from orchestrator.errors import SetupError
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_quick_run_measures_every_row_of_the_small_networks(tmp_path: Path) -> None:
     output = tmp_path / "out" / "bench.json"

@@ -11,6 +11,7 @@ from orchestrator.inference.backends.musetalk_openvino.openvino_engine import re
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 async def test_each_precision_of_this_processor_is_timed() -> None:
     rows = {row.name.rpartition(" ")[2]: row for row in await demo(runs=5)}
     assert set(rows) == {"fp32", resolve_precision("auto")}

@@ -169,6 +169,7 @@ def test_chance_is_seeded() -> None:
     assert crowd(20, 1, time, seed=3, seconds=30) != crowd(20, 1, time, seed=4, seconds=30)
 
 
+@pytest.mark.slow
 def test_the_sizing_table_of_the_docs_is_what_this_says() -> None:
     readme = (ROOT / "k8s" / "README.md").read_text()
     for gpu in ("L4", "H100 SXM"):
