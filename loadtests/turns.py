@@ -115,7 +115,8 @@ class Speaker:
             figures=figures,
             marker=marker,
             error="; ".join(
-                viewer.problems[-3:] + [f"cut {late:.3f} s late" for late in viewer.late_cuts[-3:]]
+                viewer.problems[-3:]
+                + [f"cut {seconds:.3f} s late" for seconds in viewer.late_cuts[-3:]]
             ),
             reduced=int(report["frames_reduced"]),
         )

@@ -45,6 +45,7 @@ class BothEnds(LoadFileScheduling):
         super()._assign_work_unit(node)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BothEnds | None:
     """With ``--dist loadfile``, as the Makefile asks for."""
     return BothEnds(config, log) if config.getoption("dist") == "loadfile" else None

@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from orchestrator.sessions.round_trip import RoundTrip
+
 WINDOW: Final = 3
 """Messages that a client nearby may not have acknowledged yet."""
 
@@ -46,6 +48,7 @@ class Outbox:
         self._next = 0
         self._unsent: deque[MediaMessage] = deque()
         self._unconfirmed: deque[MediaMessage] = deque()
+        self._round_trip = RoundTrip()
 
     def __len__(self) -> int:
         """Messages that wait to be sent."""
@@ -56,29 +59,29 @@ class Outbox:
         """Messages sent and not acknowledged."""
         return len(self._unconfirmed)
 
+    @property
+    def round_trip(self) -> float:
+        """Seconds after which the confirmation of a message can be here."""
+        return self._round_trip.seconds
+
     def push(self, kind: Kind, data: bytes, start: float = 0.0, duration: float = 0.0) -> None:
         """Add a message at the end."""
         self._unsent.append(MediaMessage(self._next, kind, data, start, duration))
         self._next += 1
 
-    def take(self, round_trip: float) -> MediaMessage | None:
-        """The next message to send now.
-
-        Args:
-            round_trip: seconds after which a confirmation can be here.
-
-        Returns:
-            None when there is none, or the client must confirm first.
-        """
-        window = WINDOW + int(round_trip / _SHORTEST_MESSAGE)
+    def take(self, now: float) -> MediaMessage | None:
+        """The next message to send now; None when there is none, or the client must confirm."""
+        window = WINDOW + int(self.round_trip / _SHORTEST_MESSAGE)
         if not self._unsent or len(self._unconfirmed) >= window:
             return None
         message = self._unsent.popleft()
         self._unconfirmed.append(message)
+        self._round_trip.sent(message.sequence, now)
         return message
 
-    def confirm(self, sequence: int) -> None:
+    def confirm(self, sequence: int, now: float) -> None:
         """The client has a message; numbers that are not on their way mean nothing."""
+        self._round_trip.confirmed(sequence, now)
         self._unconfirmed = deque(
             message for message in self._unconfirmed if message.sequence != sequence
         )
@@ -102,8 +105,10 @@ class Outbox:
         kept = [*self._unconfirmed, *self._unsent]
         self._unsent = deque(message for message in kept if message.sequence > last_sequence)
         self._unconfirmed.clear()
+        self._round_trip.restart()
 
     def clear(self) -> None:
         """Forget everything but the numbering."""
         self._unsent.clear()
         self._unconfirmed.clear()
+        self._round_trip.restart()

@@ -21,7 +21,6 @@ from orchestrator.errors import MuseTalkError, SetupError
 from orchestrator.rendering.tasks import end, within
 from orchestrator.sessions.outbox import MediaMessage, Outbox
 from orchestrator.sessions.playhead import Playhead
-from orchestrator.sessions.round_trip import RoundTrip
 
 if TYPE_CHECKING:
     from orchestrator.rendering.live import Fragment
@@ -73,7 +72,6 @@ class Playout:
     ) -> None:
         self.playhead = Playhead()
         self.outbox = Outbox()
-        self._round_trip = RoundTrip()
         self._media = media
         self._fps = fps
         self._send = send
@@ -116,13 +114,6 @@ class Playout:
         """Where the viewer's player is, in seconds."""
         return self.playhead.now(self._clock())
 
-    def _reached(self, now: float) -> float:
-        """Where the player will be when it gets what is sent now, in seconds.
-
-        Its reports are as old as the way here is long, and what it is told takes the way back.
-        """
-        return min(self.playhead.now(now) + self._round_trip.seconds, self._sent_end)
-
     def halted(self) -> float:
         """Seconds since the player was seen further on than ever before; to be asked often."""
         now = self._clock()
@@ -151,7 +142,6 @@ class Playout:
             Whether it goes on where it was; otherwise it gets a new ``init``.
         """
         resumed = last_sequence is not None and self.outbox.reaches(last_sequence)
-        self._round_trip.restart()
         if last_sequence is not None and resumed:
             self.outbox.resume(last_sequence)
         else:
@@ -169,8 +159,7 @@ class Playout:
 
     def confirm(self, sequence: int) -> None:
         """The client has a message."""
-        self.outbox.confirm(sequence)
-        self._round_trip.confirmed(sequence, self._clock())
+        self.outbox.confirm(sequence, self._clock())
         self._wake.set()
 
     def report(self, position: float) -> None:
@@ -256,6 +245,13 @@ class Playout:
         self._wake.set()
         return await asyncio.shield(self._cut)
 
+    def _reached(self, now: float) -> float:
+        """Where the player will be when it gets what is sent now, in seconds.
+
+        Its reports are as old as the way here is long, and what it is told takes the way back.
+        """
+        return min(self.playhead.now(now) + self.outbox.round_trip, self._sent_end)
+
     async def _until(self, ready: Callable[[], bool]) -> None:
         while True:
             if self._failure is not None:
@@ -292,8 +288,7 @@ class Playout:
             return 0
         if not self._connected:
             return _POLL_SECONDS
-        if (message := self.outbox.take(self._round_trip.seconds)) is not None:
-            self._round_trip.sent(message.sequence, self._clock())
+        if (message := self.outbox.take(self._clock())) is not None:
             self._send(message)
             if message.duration:
                 self._sent_end = max(self._sent_end, message.end)

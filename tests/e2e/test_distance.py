@@ -23,7 +23,7 @@ async def far_away(url: str, seconds: float) -> AsyncIterator[str]:
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
-        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(1000)
 
         async def deliver() -> None:
             while True:
@@ -77,6 +77,6 @@ async def test_no_speech_is_cut_off_and_the_picture_does_not_stand_still(stage) 
         await viewer.until(lambda: viewer.position > cut + 1)
         print(f"stalls {viewer.stalls - stalls:.3f} s, late cuts {viewer.late_cuts}")  # noqa: T201
         assert not viewer.problems and not viewer.of("error")
-        # All four were late before sessions knew of distance; a busy machine may hold one up.
+        # A busy machine may hold one of them up.
         assert len(viewer.of("flush")) == 4 and len(viewer.late_cuts) <= 1
         assert viewer.stalls - stalls < 0.3

@@ -26,7 +26,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 
 def test_the_server_s_id_is_a_line_of_its_own(tmp_path: Path) -> None:
-    """Triton writes a line and its end apart: an id between the two was never found."""
+    """Triton writes a line and its end apart: an id between the two would not be found."""
     (tmp_path / "scratch").mkdir()
     plan = {
         "command": ["sh", "-c", "printf 'half a line'; sleep 0.6; echo; echo $$"],
