@@ -47,6 +47,7 @@ class LoudnessModel:
         self.delay = 0.0
         self.running = 0
         self.dead = False
+        self.refused = 0
 
     async def encode_speech(
         self, mel: npt.NDArray[np.float32], steps: int, *, timeout: float | None = None
@@ -72,6 +73,7 @@ class LoudnessModel:
 
     def _check(self) -> None:
         if self.dead:
+            self.refused += 1
             raise UnavailableError("killed")
 
 
