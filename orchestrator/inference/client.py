@@ -42,7 +42,7 @@ from orchestrator.inference.replicas import (
     may_be_many,
     servers_fault,
 )
-from orchestrator.inference.rpc_errors import translate
+from orchestrator.inference.rpc_errors import stalled_model, translate
 from orchestrator.tracing import span, trace_headers
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ class TritonClient:
         *,
         default_timeout: float = 30.0,
         why_down: Callable[[], MuseTalkError | None] | None = None,
+        on_stall: Callable[[str], None] | None = None,
         tls_ca: Path | None = None,
         token: str | None = None,
     ) -> None:
@@ -77,6 +78,8 @@ class TritonClient:
                 ``ipv4:one:8001,other:8001``).
             default_timeout: seconds, for calls that give none.
             why_down: asked when nobody answers; a better explanation than "unavailable".
+            on_stall: told the model whose process stood still, after which the server's answers
+                cannot be trusted.
             tls_ca: certificates (PEM) of whom to trust; turns TLS on.
             token: sent with each call, for a proxy before Triton that asks for one.
 
@@ -87,6 +90,7 @@ class TritonClient:
         self.address = address
         self._default_timeout = default_timeout
         self._why_down = why_down
+        self._on_stall = on_stall
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
             self._client = InferenceServerClient(
@@ -276,6 +280,8 @@ class TritonClient:
             try:
                 return await asyncio.wait_for(send(left), left + GRACE_SECONDS)
             except (InferenceServerException, asyncio.TimeoutError) as error:
+                if self._on_stall is not None and (stalled := stalled_model(error)):
+                    self._on_stall(stalled)
                 fault = None if self._closed else servers_fault(error)
                 pause = next(pauses, None) if fault else None
                 if fault is None or pause is None or loop.time() + pause >= end:

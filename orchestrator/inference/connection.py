@@ -31,8 +31,9 @@ _log = logging.getLogger("musetalk.inference")
 async def connect(settings: Settings) -> AsyncIterator[Inference]:
     """Give a client of the Triton that the settings name, or of an embedded one.
 
-    An embedded server that dies is started again on the same ports: calls fail with
-    UnavailableError meanwhile, and with ServerDiedError when it was given up.
+    An embedded server that dies, or whose memory may be spoilt, is started again on the same
+    ports: calls fail with UnavailableError meanwhile, and with ServerDiedError when it was given
+    up.
 
     Args:
         settings: ``triton``, ``repository``, ``triton_start_timeout``, ``inference_timeout``.
@@ -72,6 +73,10 @@ async def connect(settings: Settings) -> AsyncIterator[Inference]:
             supervisor.server.grpc_address,
             default_timeout=settings.inference_timeout,
             why_down=lambda: supervisor.given_up,
+            on_stall=lambda model: supervisor.server.condemn(
+                f"the process of model {model} stood still: is the machine overloaded, or was it "
+                "suspended?"
+            ),
         ) as client,
     ):
         yield client

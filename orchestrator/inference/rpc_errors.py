@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from tritonclient.utils import InferenceServerException
 
@@ -21,6 +22,7 @@ EXPIRED = ("request timeout expired", "timeout expired")
 MISSING = ("unknown model", "is not found")
 STOPPED = ("server is stopping", "stub process", "has no available versions")
 """A server that stops has unloaded its models already while it still answers."""
+_STALLED = re.compile(r"stub process '(?P<model>.+?)_\d+_\d+' is not healthy", re.IGNORECASE)
 BAD_INPUT = (
     "unexpected shape",
     "unexpected datatype",
@@ -76,6 +78,20 @@ def translate(error: BaseException, *, model: str, address: str) -> MuseTalkErro
             f"what answers at {address} is not Triton", remedy="check the address"
         )
     return InferenceError(_about(model, message or status))
+
+
+def stalled_model(error: BaseException) -> str | None:
+    """Name of the model that Triton gave up on because its process stood still for a second.
+
+    Triton then takes back the memory that it shares with that process, which may go on to use
+    it: from there on anything may happen, wrong answers and crashes of either (seen within
+    seconds with 2.51, whenever a process was stopped for some seconds under load). A machine that
+    is suspended or has no time for the process is enough.
+    """
+    if not isinstance(error, InferenceServerException):
+        return None
+    found = _STALLED.search(error.message() or "")
+    return found["model"] if found else None
 
 
 def _about(model: str, message: str) -> str:

@@ -30,6 +30,10 @@ START_ATTEMPTS = 5
 """Tries with new ports when a free one was taken between choosing it and binding it."""
 POLL_SECONDS = 0.05
 WATCH_SECONDS = 1.0
+UNHEARD_SECONDS = 5.0
+"""How long a loading server may take to hear of a model that is ready: it takes milliseconds."""
+CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+"""How a program ends by a fault of its own."""
 LINE_LIMIT = 1 << 20
 
 _log = logging.getLogger("musetalk.triton")
@@ -76,6 +80,9 @@ class EmbeddedTriton:
         self._pid: int | None = None
         self._models: dict[str, psutil.Process] = {}
         self._drains = False
+        self._crashed = False
+        self._condemned = asyncio.Event()
+        self._reason = ""
 
     @property
     def grpc_address(self) -> str:
@@ -100,6 +107,9 @@ class EmbeddedTriton:
     async def start(self) -> None:
         """Start the server and wait until every model is ready.
 
+        A server that crashes on its way, or waits for nothing, is started a second time: its
+        Python backend does both when the machine stands still in the wrong moment.
+
         Raises:
             SetupError: the machine lacks something, or a port that was asked for is taken.
             RepositoryError: a model cannot be loaded.
@@ -107,14 +117,20 @@ class EmbeddedTriton:
         """
         distribution = await asyncio.to_thread(find_distribution)
         check_repository(self.repository)
+        crashed = False
         for attempt in range(1, START_ATTEMPTS + 1):
             self._ports = self._wanted.resolve()
             try:
                 await self._launch(distribution)
                 await self._until_ready()
             except BaseException as error:
+                died = isinstance(error, ServerDiedError)
                 collided = isinstance(error, ServerDiedError) and _port_taken(error)
                 await asyncio.shield(self.stop())
+                if died and self._crashed and not crashed:
+                    crashed = True
+                    _log.warning("starting tritonserver again: %s", error)
+                    continue
                 if not collided:
                     raise
                 if attempt == START_ATTEMPTS or not self._wanted.chosen_freely:
@@ -129,8 +145,19 @@ class EmbeddedTriton:
         self._wanted = self._ports
         await self.start()
 
+    def condemn(self, reason: str) -> None:
+        """Let :meth:`wait` find the server dead, though it still answers.
+
+        Args:
+            reason: why what it answers from now on is not to be trusted.
+        """
+        self._reason = reason
+        self._condemned.set()
+
     async def wait(self) -> NoReturn:
         """Wait until the server, or the process of one of its models, ends by itself.
+
+        One that was condemned counts as ended.
 
         Raises:
             ServerDiedError: always; the message says why.
@@ -139,9 +166,17 @@ class EmbeddedTriton:
         if keeper is None or pump is None:
             raise ServerDiedError("tritonserver is not running")
         ended = asyncio.create_task(keeper.wait())
+        condemned = asyncio.create_task(self._condemned.wait())
         try:
             while not ended.done():
-                await asyncio.wait({ended}, timeout=WATCH_SECONDS)
+                await asyncio.wait(
+                    {ended, condemned},
+                    timeout=WATCH_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if condemned.done() and not ended.done():
+                    self._drains = False
+                    raise ServerDiedError(self._reason)
                 dead = first_dead(self._models)
                 if dead is not None and not ended.done():
                     # A server that ends takes its models with it: let it tell its own reason.
@@ -156,6 +191,7 @@ class EmbeddedTriton:
             raise ServerDiedError(self._death(ended.result()))
         finally:
             ended.cancel()
+            condemned.cancel()
 
     async def stop(self) -> None:
         """Let requests under way finish, then end the server and all that belongs to it.
@@ -193,7 +229,8 @@ class EmbeddedTriton:
     async def _launch(self, distribution: Distribution) -> None:
         """Start the keeper, and through it the server."""
         self._reader = LogReader()
-        self._models, self._drains = {}, False
+        self._models, self._drains, self._crashed = {}, False, False
+        self._condemned = asyncio.Event()
         self._scratch = scratch = create_scratch()
         try:
             backends = distribution.lay_out_backends(scratch.folder)
@@ -276,6 +313,13 @@ class EmbeddedTriton:
                     raise self._failure(self._reader.model_failure)
                 if died.done():
                     died.result()
+                if model := self._reader.unheard(UNHEARD_SECONDS):
+                    self._crashed = True
+                    raise ServerDiedError(
+                        f"tritonserver does not hear that model {model} is ready: did the "
+                        "machine stand still?",
+                        remedy="try again",
+                    )
                 if time.monotonic() > deadline:
                     raise ServerDiedError(
                         f"tritonserver was not ready after {self._start_timeout:.0f} s",
@@ -300,6 +344,7 @@ class EmbeddedTriton:
         if status > 128:
             with contextlib.suppress(ValueError):
                 name = signal.Signals(status - 128).name
+                self._crashed = status - 128 in CRASHES
                 hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
                 return f"tritonserver was killed by {name}{hint}"
         reason = self._reader.reason() or "it said nothing"

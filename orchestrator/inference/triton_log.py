@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ _LOAD_FAILED = re.compile(
     r"(failed to load '(?P<model>[^']+)' version \d+"
     r"|Poll failed for model directory '(?P<folder>[^']+)'): (?P<cause>.*)"
 )
+_LOADED = re.compile(r"^successfully loaded '(?P<model>[^']+)'")
+_COMPUTES = re.compile(r"^(?P<model>\S+) computes in ")
+"""What a model of ours says as the last thing before it is loaded."""
 _NOISE = re.compile(
     r"^(Internal: |Invalid argument: |Unavailable: |Internal - |TritonModelException: )"
 )
@@ -46,6 +50,8 @@ class LogReader:
         self._errors: deque[str] = deque(maxlen=_KEPT)
         self._last = ""
         self._model_failure = ""
+        self._loaded: set[str] = set()
+        self._computes: dict[str, float] = {}
 
     def read(self, raw: str) -> LogLine | None:
         """Parse one line; lines without a head continue the one before.
@@ -67,6 +73,10 @@ class LogReader:
             return None
         if text.startswith(_HARMLESS):
             return LogLine(logging.DEBUG, text)
+        if loaded := _LOADED.match(text):
+            self._loaded.add(loaded["model"])
+        elif computes := _COMPUTES.match(text):
+            self._computes.setdefault(computes["model"], time.monotonic())
         failure = _LOAD_FAILED.search(text)
         if failure and not self._model_failure:
             cause = _tidy(failure["cause"])
@@ -82,6 +92,18 @@ class LogReader:
     def model_failure(self) -> str:
         """One line on the first model that could not be loaded; empty when none failed."""
         return self._model_failure
+
+    def unheard(self, seconds: float) -> str | None:
+        """Name of a model that said it is ready so long ago, and the server did not hear it.
+
+        The server then waits for it without an end: this happens when the process of the model
+        stood still for some seconds while it was loaded.
+        """
+        until = time.monotonic() - seconds
+        for model, said in self._computes.items():
+            if said <= until and model not in self._loaded:
+                return model
+        return None
 
     def reason(self) -> str:
         """One line that most likely says why the server ended."""

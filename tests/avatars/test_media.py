@@ -120,7 +120,7 @@ def test_a_file_larger_than_allowed_is_not_read(tmp_path: Path, settings: Settin
 async def test_a_video_that_is_cut_off_is_refused_not_used_in_part(
     name: str, options: tuple[str, ...], film: Film, settings: Settings
 ) -> None:
-    noise = ("-vf", "noise=alls=20:allf=t", "-pix_fmt", "yuv420p", "-g", "10")
+    noise = ("-vf", "scale=320:-2,noise=alls=20:allf=t", "-pix_fmt", "yuv420p", "-g", "10")
     whole = await film(name, "-t", "2", "-r", "25", *noise, *options)
     assert len((await read_video(whole, settings)).jpegs) == 50
     for part in (0.5, 0.9):

@@ -161,6 +161,30 @@ async def test_the_death_of_one_model_is_the_death_of_the_server(
     assert none_left(shared)
 
 
+async def test_a_server_is_replaced_when_a_model_stood_still(
+    slow_repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton would go on with memory that the model still writes to, until one of them crashes."""
+    async with connect(Settings(repository=slow_repository, triton=None)) as inference:
+        (first,) = tritonservers(slow_repository)
+        stub = next(p for p in family(first) if any("slow_0_0" in word for word in p.cmdline()))
+        stub.suspend()
+        x = np.zeros((8, 32, 64, 64), np.float32)
+        with pytest.raises(UnavailableError, match="is not healthy"):
+            await asyncio.wait_for(inference.infer("slow", {"x": x}), 20)
+
+        async def answers() -> None:
+            while True:
+                with contextlib.suppress(InferenceError):
+                    await inference.infer("slow", {"x": x})
+                    return
+                await asyncio.sleep(0.1)
+
+        await asyncio.wait_for(answers(), 30)
+        assert tritonservers(slow_repository) != [first]
+    assert "model slow stood still" in caplog.text
+
+
 async def test_connect_says_when_nobody_answers() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

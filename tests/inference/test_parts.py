@@ -70,6 +70,17 @@ def test_without_a_failed_model_the_last_error_is_the_reason() -> None:
     assert reader.reason() == "Socket '127.0.0.1:8001' already in use"
 
 
+def test_a_model_that_is_ready_is_heard_of() -> None:
+    reader = LogReader()
+    reader.read("I" + HEAD + "\"successfully loaded 'vae'\"")
+    reader.read("I" + HEAD + "vae computes in fp32, warm for batches of 1")  # may come after it
+    assert reader.unheard(0) is None
+    reader.read("I" + HEAD + "unet computes in fp32, warm for batches of 1")
+    assert reader.unheard(0) == "unet" and reader.unheard(60) is None
+    reader.read("I" + HEAD + "\"successfully loaded 'unet'\"")
+    assert reader.unheard(0) is None
+
+
 def test_scratch_of_a_dead_owner_is_swept_and_a_living_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

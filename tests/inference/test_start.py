@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from orchestrator.errors import RepositoryError, SetupError
+from orchestrator.errors import RepositoryError, ServerDiedError, SetupError
 from orchestrator.inference import EmbeddedTriton, TritonClient
-from tests.inference.processes import is_empty, tritonservers, until
+from orchestrator.settings import ROOT
+from tests.inference.processes import family, is_empty, tritonservers, until
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("own_temporary_folder")]
 
@@ -118,6 +123,65 @@ async def test_a_cancelled_start_leaves_nothing(
     assert time.monotonic() - cancelled < 8
     assert tritonservers(repository) == []
     assert is_empty(own_temporary_folder)
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+async def test_a_crash_on_the_way_is_forgiven_once(one_model: Make, crashes: int) -> None:
+    repository = one_model()
+    server = EmbeddedTriton(repository)
+    start = asyncio.create_task(server.start())
+    seen: list[int] = []
+    try:
+        for _ in range(crashes):
+            await until(lambda: bool(set(tritonservers(repository)) - set(seen)))
+            (pid,) = set(tritonservers(repository)) - set(seen)
+            seen.append(pid)
+            os.kill(pid, signal.SIGSEGV)
+        if crashes == 2:
+            with pytest.raises(ServerDiedError, match="killed by SIGSEGV"):
+                await start
+            assert tritonservers(repository) == []
+        else:
+            await start
+            async with TritonClient(server.grpc_address) as client:
+                await client.infer("scale", {"x": X})
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("moment", [0.0, 1.0])
+async def test_a_model_that_stood_still_while_it_was_loaded_is_loaded_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, moment: float
+) -> None:
+    """Triton aborts in the first moment; later on it would wait until its time-out."""
+    repository = tmp_path / "repository"
+    shutil.copytree(ROOT / "model_repository" / "cpu" / "unet", repository / "unet")
+    server = EmbeddedTriton(repository)
+    start = asyncio.create_task(server.start())
+    try:
+        await until(lambda: any(stubs(repository)))
+        (stub,) = stubs(repository)
+        await asyncio.sleep(moment)
+        stub.suspend()
+        await asyncio.sleep(3)
+        stub.resume()
+        await asyncio.wait_for(start, 60)
+        async with TritonClient(server.grpc_address) as client:
+            assert await client.has_model("unet")
+    finally:
+        await server.stop()
+    assert "starting tritonserver again" in caplog.text
+
+
+def stubs(repository: Path) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return [
+            process
+            for pid in tritonservers(repository)
+            for process in family(pid)[1:]
+            if "python_backend_stub" in process.cmdline()[0]
+        ]
+    return []
 
 
 async def test_without_shared_memory_it_says_so(one_model: Make) -> None:
