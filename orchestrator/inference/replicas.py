@@ -21,8 +21,9 @@ CHANNEL_ARGUMENTS: Final = [
     ("grpc.primary_user_agent", "musetalk-serving"),
     # A server that restarts is found again within a second, not after gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # How long an attempt may take, in truth: a server without a free core needs more than 0.1 s.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     # A headless Kubernetes service is many addresses behind one name. The name is asked again
     # when a connection ends, which docker/serve-triton.sh makes happen every five minutes: by
     # then a new replica has its share.
