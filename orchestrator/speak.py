@@ -83,7 +83,7 @@ def speak(
             script = read_text(text or "", settings, language)
         times = StageTimes()
         console.print(_connecting(settings))
-        async with open_renderer(settings) as renderer:
+        async with open_renderer(settings, brief=True) as renderer:
             if source is None:
                 with _progress(console, f"Preparing {avatar or 'the avatar'}") as progress:
                     chosen = await renderer.avatar(avatar, lambda part: progress(part, 0))
@@ -146,7 +146,7 @@ def avatar_add(settings: Settings, *, source: Path, name: str, consent: str) -> 
 
     async def work() -> Avatar:
         console.print(_connecting(settings))
-        async with open_renderer(settings) as renderer:
+        async with open_renderer(settings, brief=True) as renderer:
             prepared = await _prepare(renderer, console, source, name, consent)
             await asyncio.to_thread(avatar_store(settings).add, prepared)
             return prepared
@@ -205,7 +205,7 @@ def avatar_show(settings: Settings, *, name: str, output: Path) -> None:
 async def _portrait(settings: Settings, name: str) -> Avatar:
     console = Console(stderr=True)
     console.print(_connecting(settings))
-    async with open_renderer(settings) as renderer:
+    async with open_renderer(settings, brief=True) as renderer:
         with _progress(console, f"Preparing {name}") as progress:
             return await renderer.avatar(name, lambda part: progress(part, 0))
 

@@ -28,7 +28,7 @@ _log = logging.getLogger("musetalk.inference")
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[Inference]:
+async def connect(settings: Settings, *, brief: bool = False) -> AsyncIterator[Inference]:
     """Give a client of the Triton that the settings name, or of an embedded one.
 
     An embedded server that dies, or whose memory may be spoilt, is started again on the same
@@ -37,6 +37,7 @@ async def connect(settings: Settings) -> AsyncIterator[Inference]:
 
     Args:
         settings: ``triton``, ``repository``, ``triton_start_timeout``, ``inference_timeout``.
+        brief: for one piece of work: an embedded server is ready sooner and a little slower.
 
     Yields:
         The client, ready to use.
@@ -65,6 +66,7 @@ async def connect(settings: Settings) -> AsyncIterator[Inference]:
     supervisor = Supervisor(
         settings.repository,
         start_timeout=settings.triton_start_timeout,
+        brief=brief,
         traces=settings.otel_triton_endpoint,
     )
     async with (
@@ -86,16 +88,24 @@ class Supervisor:
     """Keeps one embedded server running, within reason."""
 
     def __init__(
-        self, repository: Path, *, start_timeout: float, traces: str | None = None
+        self,
+        repository: Path,
+        *,
+        start_timeout: float,
+        brief: bool = False,
+        traces: str | None = None,
     ) -> None:
         """Describe the server.
 
         Args:
             repository: folder of models.
             start_timeout: seconds until all models must be loaded.
+            brief: ready sooner, and a little slower.
             traces: OTLP/HTTP address for its spans.
         """
-        self.server = EmbeddedTriton(repository, start_timeout=start_timeout, traces=traces)
+        self.server = EmbeddedTriton(
+            repository, start_timeout=start_timeout, brief=brief, traces=traces
+        )
         self.restarts = 0
         """How often the server was started again."""
         self.given_up: MuseTalkError | None = None

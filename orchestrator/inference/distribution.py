@@ -116,10 +116,13 @@ class Distribution:
             *(f"--trace-config={setting}" for setting in _tracing(traces)),
         ]
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, *, brief: bool = False) -> dict[str, str]:
         """Environment of the server: the stub finds our Python packages, all find their libraries.
 
         The stub embeds Python, which looks for its home through ``python3`` on PATH.
+
+        Args:
+            brief: models leave out what makes them faster and takes seconds to compile.
         """
         environment = dict(os.environ)
         libraries = [str(self.libraries)]
@@ -133,6 +136,8 @@ class Distribution:
         if sys.prefix != sys.base_prefix:
             environment["VIRTUAL_ENV"] = sys.prefix
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        if brief:
+            environment["MUSETALK_BRIEF"] = "1"
         for name, value in MALLOC.items():
             environment.setdefault(name, value)
         return environment

@@ -58,6 +58,27 @@ async def test_a_stopped_server_leaves_nothing(one_model: Make, own_temporary_fo
         assert is_free(address)
 
 
+@pytest.mark.parametrize(("brief", "said"), [(False, "2, 4"), (True, "none")])
+async def test_a_brief_server_compiles_less(one_model: Make, brief: bool, said: str) -> None:
+    repository = one_model()
+    with (repository / "scale" / "config.pbtxt").open("a") as config:
+        config.write('parameters { key: "batches" value { string_value: "[2, 4]" } }\n')
+    lines: list[str] = []
+    async with (
+        EmbeddedTriton(
+            repository, brief=brief, log=lambda line: lines.append(line.text)
+        ) as server,
+        TritonClient(server.grpc_address) as client,
+    ):
+        x = np.ones((4, 3), np.float16)
+        np.testing.assert_array_equal((await client.infer("scale", {"x": x}))["y"], x * 2)
+        deadline = time.monotonic() + 10  # what a model says comes a moment later
+        while not any("computes in" in line for line in lines) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+    (line,) = [line for line in lines if "computes in" in line]
+    assert line.endswith(f"with a model of their own for {said}")
+
+
 async def test_a_stopping_server_answers_what_it_has_accepted(slow_repository: Path) -> None:
     x = np.zeros((8, 32, 64, 64), np.float32)
     async with (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class TritonPythonModel:
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
+        if "MUSETALK_BRIEF" in os.environ:  # they pay off after a minute of speech
+            parameters.pop("batches", None)
         try:
             self._engine = Engine.configured(path, parameters)
             self._check_names(config)
