@@ -59,7 +59,10 @@ def ours() -> set[str]:
 async def test_every_metric_exists() -> None:
     import httpx
 
-    async with EmbeddedTriton(settings().repository) as server, httpx.AsyncClient() as http:
+    async with (
+        EmbeddedTriton(settings().repository, brief=True) as server,
+        httpx.AsyncClient() as http,
+    ):
         answer = await http.get(f"http://{server.metrics_address}/metrics", timeout=10)
     known = ours() | set(re.findall(r"^# TYPE (\S+) ", answer.text, re.M))
     for where, expression in expressions().items():

@@ -124,7 +124,7 @@ async def test_one_killed_one_drained_one_slow_and_no_frame_is_lost(
 ) -> None:
     for name in CALLED:
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    servers = [EmbeddedTriton(tmp_path, start_timeout=100) for _ in range(3)]
+    servers = [EmbeddedTriton(tmp_path, start_timeout=100, brief=True) for _ in range(3)]
     killed, drained, slow = servers
     try:
         await asyncio.gather(*(server.start() for server in servers))

@@ -65,9 +65,7 @@ async def test_a_brief_server_compiles_less(one_model: Make, brief: bool, said: 
         config.write('parameters { key: "batches" value { string_value: "[2, 4]" } }\n')
     lines: list[str] = []
     async with (
-        EmbeddedTriton(
-            repository, brief=brief, log=lambda line: lines.append(line.text)
-        ) as server,
+        EmbeddedTriton(repository, brief=brief, log=lambda line: lines.append(line.text)) as server,
         TritonClient(server.grpc_address) as client,
     ):
         x = np.ones((4, 3), np.float16)

@@ -27,7 +27,7 @@ CONSENT: Final = ("--consent", "Eileen Collins; NASA, public domain")
 @pytest.fixture
 async def musetalk(repository: Path, tmp_path: Path) -> AsyncIterator[Musetalk]:
     """Runs one command to its end: status, what it printed, what it said."""
-    async with EmbeddedTriton(repository) as server:
+    async with EmbeddedTriton(repository, brief=True) as server:
         environment = {
             **os.environ,
             "MUSETALK_CACHE_DIR": str(tmp_path / "cache"),

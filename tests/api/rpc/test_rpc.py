@@ -291,7 +291,9 @@ async def test_the_triton_example(tmp_path: Path) -> None:
 
     picture, output = tmp_path / "a.png", tmp_path / "face.png"
     cv2.imwrite(str(picture), np.full((300, 400, 3), 128, np.uint8))
-    async with EmbeddedTriton(ROOT / "model_repository" / "cpu", start_timeout=200) as server:
+    async with EmbeddedTriton(
+        ROOT / "model_repository" / "cpu", start_timeout=200, brief=True
+    ) as server:
         words = await run_example(
             "triton_direct.py", server.grpc_address, str(picture), str(output)
         )
