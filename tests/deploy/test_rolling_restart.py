@@ -230,7 +230,7 @@ async def test_replacing_every_pod_breaks_no_turn_and_loses_no_job(
                 headers={"authorization": f"Bearer {key}"}, timeout=20, trust_env=False
             ) as client:
                 jobs = [await order(client, cluster.service, number) for number in range(JOBS)]
-                # Both workloads are rolled at once, each pod by pod, as an update of the overlay does.
+                # Both workloads at once, each pod by pod, as an update of the overlay does.
                 for pods in zip(cluster.orchestrators, cluster.tritons, strict=True):
                     before = [len(member.reports) for member in members]
                     await asyncio.gather(*(pod.replace() for pod in pods))

@@ -28,6 +28,7 @@ from tests.inference.processes import (
     none_left,
     regions,
     tritonservers,
+    until,
 )
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("own_temporary_folder")]
@@ -70,9 +71,7 @@ async def test_a_brief_server_compiles_less(one_model: Make, brief: bool, said: 
     ):
         x = np.ones((4, 3), np.float16)
         np.testing.assert_array_equal((await client.infer("scale", {"x": x}))["y"], x * 2)
-        deadline = time.monotonic() + 10  # what a model says comes a moment later
-        while not any("computes in" in line for line in lines) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        await until(lambda: any("computes in" in line for line in lines))
     (line,) = [line for line in lines if "computes in" in line]
     assert line.endswith(f"with a model of their own for {said}")
 
