@@ -39,6 +39,8 @@ HALT_SECONDS: Final = 30.0
 
 _SWEEP_SECONDS: Final = 1.0
 _DRAIN_POLL_SECONDS: Final = 0.05
+_GOODBYE_SECONDS: Final = 0.25
+"""For what viewers are told at the end of a turn to reach them before connections are closed."""
 
 MakeMedia = Callable[["Avatar", Profile], Awaitable["LiveMedia"]]
 
@@ -211,6 +213,7 @@ class Sessions:
         while time.monotonic() < until:
             states = self.states()
             if not states["thinking"] + states["speaking"]:
+                await asyncio.sleep(_GOODBYE_SECONDS)
                 return
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         LOG.warning("turns are cut off: they did not end in %.0f s", seconds)

@@ -62,13 +62,24 @@ class Member:
                 await self._elsewhere(refused)
                 continue
             # A turn that began is served to its end, wherever its server is in its life.
-            self.reports.append(await viewer.performance(turn))
+            try:
+                self.reports.append(await viewer.performance(turn))
+            except TimeoutError:
+                told = [(round(at, 2), name, what) for at, name, what in viewer.events[-12:]]
+                raise AssertionError(f"turn {turn} did not end at {viewer.url}: {told}") from None
             assert not viewer.of("error", turn), viewer.of("error", turn)
             said = [
                 line["text"] for line in viewer.of("transcript", turn) if line["role"] != "user"
             ]
             assert "".join(said).replace(" ", "") == f"Youasked:{text}".replace(" ", "")
-            await viewer.idle_again(turn)
+            # The server may be gone before it has said that it is idle.
+            idle = asyncio.ensure_future(viewer.idle_again(turn))
+            lost = asyncio.ensure_future(viewer._lost.wait())
+            try:
+                await asyncio.wait({idle, lost}, return_when=asyncio.FIRST_COMPLETED)
+                assert lost.done() or idle.exception() is None, viewer.events[-5:]
+            finally:
+                await end(idle, lost)
         await viewer.__aexit__()
 
     async def _elsewhere(self, refused: Exception) -> None:

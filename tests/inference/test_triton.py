@@ -37,18 +37,23 @@ async def test_concurrent_requests_share_executions_and_keep_their_rows(
     client: TritonClient,
 ) -> None:
     x = [np.full((1, 32, 64, 64), value, np.float32) for value in range(24)]
+    full = np.zeros((8, 32, 64, 64), np.float32)
     before = await client.statistics("slow")
+    # While these are computed, all others come, on a busy machine too.
+    busy = [asyncio.create_task(client.infer("slow", {"x": full})) for _ in range(6)]
     results = await asyncio.gather(*(client.infer("slow", {"x": one}) for one in x))
+    await asyncio.gather(*busy)
+    rows = 24 + 6 * 8
     end = asyncio.get_running_loop().time() + 10
     # Triton answers a batch before it counts it.
-    while (after := await client.statistics("slow")).rows - before.rows < 24:
+    while (after := await client.statistics("slow")).rows - before.rows < rows:
         assert asyncio.get_running_loop().time() < end, after
         await asyncio.sleep(0.05)
     for value, result in enumerate(results):
         # The kernel averages: far from the edges a constant picture stays what it is.
         np.testing.assert_allclose(result["y"][0, :, 32, 32], value, rtol=1e-3)
-    assert after.rows - before.rows == 24
-    assert after.executions - before.executions <= 8
+    assert after.rows - before.rows == rows
+    assert after.executions - before.executions <= 6 + 12
 
 
 async def test_requests_of_different_sizes_share_a_batch(client: TritonClient) -> None:
