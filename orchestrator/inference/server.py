@@ -39,6 +39,10 @@ LINE_LIMIT = 1 << 20
 _log = logging.getLogger("musetalk.triton")
 
 
+class _CrashedError(ServerDiedError):
+    """A fault of the server's own, which need not come again."""
+
+
 class EmbeddedTriton:
     """One tritonserver process, with its Python stubs, owned by a keeper process.
 
@@ -83,7 +87,6 @@ class EmbeddedTriton:
         self._pid: int | None = None
         self._models: dict[str, psutil.Process] = {}
         self._drains = False
-        self._crashed = False
         self._condemned = asyncio.Event()
         self._reason = ""
 
@@ -127,14 +130,13 @@ class EmbeddedTriton:
                 await self._launch(distribution)
                 await self._until_ready()
             except BaseException as error:
-                died = isinstance(error, ServerDiedError)
-                collided = isinstance(error, ServerDiedError) and _port_taken(error)
                 await asyncio.shield(self.stop())
-                if died and self._crashed and not crashed:
+                again = not crashed and attempt < START_ATTEMPTS
+                if isinstance(error, _CrashedError) and again:
                     crashed = True
-                    _log.warning("starting tritonserver again: %s", error)
+                    _log.warning("starting tritonserver again: %s", error.message)
                     continue
-                if not collided:
+                if not isinstance(error, ServerDiedError) or not _port_taken(error):
                     raise
                 if attempt == START_ATTEMPTS or not self._wanted.chosen_freely:
                     raise SetupError(
@@ -191,7 +193,7 @@ class EmbeddedTriton:
                         )
             # What the server wrote last is the reason; a stub may hold the pipe a moment longer.
             await asyncio.wait({pump}, timeout=2.0)
-            raise ServerDiedError(self._death(ended.result()))
+            raise self._death(ended.result())
         finally:
             ended.cancel()
             condemned.cancel()
@@ -232,7 +234,7 @@ class EmbeddedTriton:
     async def _launch(self, distribution: Distribution) -> None:
         """Start the keeper, and through it the server."""
         self._reader = LogReader()
-        self._models, self._drains, self._crashed = {}, False, False
+        self._models, self._drains = {}, False
         self._condemned = asyncio.Event()
         self._scratch = scratch = create_scratch()
         try:
@@ -317,8 +319,7 @@ class EmbeddedTriton:
                 if died.done():
                     died.result()
                 if model := self._reader.unheard(UNHEARD_SECONDS):
-                    self._crashed = True
-                    raise ServerDiedError(
+                    raise _CrashedError(
                         f"tritonserver does not hear that model {model} is ready: did the "
                         "machine stand still?",
                         remedy="try again",
@@ -342,16 +343,16 @@ class EmbeddedTriton:
             await asyncio.gather(died, return_exceptions=True)
             await client.close()
 
-    def _death(self, status: int) -> str:
-        """One line on why the server ended."""
+    def _death(self, status: int) -> ServerDiedError:
+        """Why the server ended, in one line."""
         if status > 128:
             with contextlib.suppress(ValueError):
-                name = signal.Signals(status - 128).name
-                self._crashed = status - 128 in CRASHES
-                hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
-                return f"tritonserver was killed by {name}{hint}"
+                number = signal.Signals(status - 128)
+                hint = ", perhaps for lack of memory" if number == signal.SIGKILL else ""
+                kind = _CrashedError if number in CRASHES else ServerDiedError
+                return kind(f"tritonserver was killed by {number.name}{hint}")
         reason = self._reader.reason() or "it said nothing"
-        return f"tritonserver ended with status {status}: {reason}"
+        return ServerDiedError(f"tritonserver ended with status {status}: {reason}")
 
 
 def check_repository(repository: Path) -> None:

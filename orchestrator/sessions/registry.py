@@ -213,7 +213,7 @@ class Sessions:
         while time.monotonic() < until:
             states = self.states()
             if not states["thinking"] + states["speaking"]:
-                await asyncio.sleep(_GOODBYE_SECONDS)
+                await asyncio.sleep(_GOODBYE_SECONDS if self._sessions else 0)
                 return
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         LOG.warning("turns are cut off: they did not end in %.0f s", seconds)
